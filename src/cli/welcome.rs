@@ -1,0 +1,74 @@
+//! The text `ringcast dev` shows once it listens: where to connect, a token that works, what is on.
+//!
+//! Boot prints it after the listener is bound, because only then the port is known. It shows a token
+//! of the seeded tenant; that is why it is limited to development and is never a log line.
+
+use crate::{base::clock, config::Config, control::tenants::seed::WELL_KNOWN_SECRET};
+
+/// The whole banner. `port` is the one that is really listened on.
+pub fn banner(config: &Config, port: u16) -> String {
+    let secret = config.api_jwt_secret.as_deref();
+    let secret = secret.unwrap_or(WELL_KNOWN_SECRET);
+    let token = super::token::anon(secret, clock::unix_secs());
+    let tenant = &config.self_host_tenant_name;
+    let host = format!("{tenant}.localhost:{port}");
+    let changes = match config.db.host {
+        Some(_) => "as soon as the tenant's database answers",
+        None => "off (no database; set DB_HOST)",
+    };
+    format!(
+        "\n\
+         ringcast {version} is ready\n\
+         \n\
+         \x20 WebSocket         ws://{host}/socket\n\
+         \x20 Broadcast (HTTP)  http://{host}/api/broadcast\n\
+         \x20 Tenants           http://127.0.0.1:{port}/api/tenants  (ringcast tenant list)\n\
+         \x20 Metrics           http://127.0.0.1:{port}/metrics\n\
+         \x20 Health            http://127.0.0.1:{port}/healthcheck\n\
+         \n\
+         \x20 Broadcast         on\n\
+         \x20 Presence          on\n\
+         \x20 Postgres Changes  {changes}\n\
+         \n\
+         \x20 anon token of tenant {tenant} (valid for a year; ringcast token makes others):\n\
+         \x20 {token}\n\
+         \n\
+         \x20 import {{ RealtimeClient }} from '@supabase/realtime-js'\n\
+         \x20 const client = new RealtimeClient('ws://{host}/socket',\n\
+         \x20   {{ params: {{ apikey: '<the token above>' }} }})\n\
+         \x20 const room = client.channel('room:1')\n\
+         \x20 room.on('broadcast', {{ event: '*' }}, (message) => console.log(message))\n\
+         \x20   .subscribe((status) => console.log(status))\n\
+         \n",
+        version = env!("CARGO_PKG_VERSION"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_banner_names_url_tenant_token_and_features() {
+        let text = banner(&Config::defaults(), 4123);
+        assert!(text.contains("ws://realtime-dev.localhost:4123/socket\n"));
+        assert!(text.contains("\n  eyJ"), "a token on its own line");
+        assert!(text.contains("Postgres Changes  off (no database"));
+        assert!(
+            text.lines()
+                .all(|line| line.len() < 100 || line.contains("eyJ"))
+        );
+    }
+
+    #[test]
+    fn a_database_and_a_tenant_name_show() {
+        let env = |name: &str| match name {
+            "DB_HOST" => Some("db".to_owned()),
+            "SELF_HOST_TENANT_NAME" => Some("shop".to_owned()),
+            _ => None,
+        };
+        let text = banner(&Config::load(&env, None).expect("valid"), 4000);
+        assert!(text.contains("ws://shop.localhost:4000/socket"));
+        assert!(!text.contains("off (no database"));
+    }
+}

@@ -1,0 +1,149 @@
+//! Tenants in use: loads them from the store, keeps their settings and counters, and ticks their rates.
+//!
+//! Owned by the control thread. A tenant enters when a shard first asks for it and leaves when it is deleted. Shards hold
+//! the same `Arc`s; a change replaces the settings and is told to all of them before the request that made it is answered.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::tenants::{Cipher, CipherError, StoreError, Tenant, TenantStore};
+use crate::config::Config;
+use crate::realtime::rates::{Restart, TenantRates, Triggered};
+use crate::realtime::tenant::{Limits, TenantConfig, TenantShared};
+
+/// A tenant in use.
+pub struct Entry {
+    /// Settings.
+    pub config: Arc<TenantConfig>,
+    /// Counters.
+    pub shared: Arc<TenantShared>,
+    rates: TenantRates,
+}
+
+/// Tenants in use and where they come from.
+pub struct Registry {
+    /// The store.
+    pub store: TenantStore,
+    /// Cipher of its secrets.
+    pub cipher: Cipher,
+    shards: usize,
+    presence_pushes_default: u32,
+    presence_window_ms_default: u64,
+    entries: HashMap<String, Entry>,
+}
+
+/// Why a tenant could not be loaded. Contains no secret.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The store failed.
+    Store(StoreError),
+    /// Its secrets cannot be decrypted with the configured keys.
+    Cipher(CipherError),
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Cipher(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Registry {
+    /// A registry over a store, for a process with this many shards.
+    pub fn new(store: TenantStore, cipher: Cipher, config: &Config, shards: usize) -> Self {
+        Self {
+            store,
+            cipher,
+            shards,
+            presence_pushes_default: config.client_presence_max_calls,
+            presence_window_ms_default: config.client_presence_window_ms,
+            entries: HashMap::new(),
+        }
+    }
+
+    /// A tenant, loaded when it is not in use yet; `None` when there is no such tenant.
+    ///
+    /// # Errors
+    /// [`LoadError`] when store or keys fail.
+    pub fn load(&mut self, external_id: &str, now_ms: u64) -> Result<Option<&Entry>, LoadError> {
+        if !self.entries.contains_key(external_id) {
+            let Some(tenant) = self.store.get(external_id).map_err(LoadError::Store)? else { return Ok(None) };
+            let config = Arc::new(self.settings(&tenant)?);
+            let shared = Arc::new(TenantShared::new(config.external_id.clone(), self.shards));
+            self.entries.insert(external_id.to_owned(), Entry { config, shared, rates: TenantRates::new(now_ms) });
+        }
+        Ok(self.entries.get(external_id))
+    }
+
+    /// Reads a changed tenant again and restarts the counters whose limits changed.
+    ///
+    /// # Errors
+    /// [`LoadError`] when store or keys fail.
+    pub fn reload(&mut self, external_id: &str, restart: Restart, now_ms: u64) -> Result<Option<&Entry>, LoadError> {
+        let Some(tenant) = self.store.get(external_id).map_err(LoadError::Store)? else { return Ok(None) };
+        let config = Arc::new(self.settings(&tenant)?);
+        if let Some(entry) = self.entries.get_mut(external_id) {
+            entry.config = config;
+            entry.rates.restart(restart, &entry.shared, now_ms);
+        }
+        self.load(external_id, now_ms)
+    }
+
+    /// Forgets a deleted tenant.
+    pub fn remove(&mut self, external_id: &str) -> Option<Entry> {
+        self.entries.remove(external_id)
+    }
+
+    /// Tenants in use.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The counters of a tenant in use.
+    pub fn shared(&self, external_id: &str) -> Option<&Arc<TenantShared>> {
+        self.entries.get(external_id).map(|entry| &entry.shared)
+    }
+
+    /// Ticks every counter that is due and logs limiters that became triggered.
+    pub fn tick(&mut self, now_ms: u64) {
+        for (external_id, entry) in &mut self.entries {
+            for triggered in entry.rates.tick(&entry.shared, &entry.config.limits, now_ms) {
+                match triggered {
+                    Triggered::Joins => tracing::error!(
+                        error_code = "ClientJoinRateLimitReached", project = %external_id, severity = "critical",
+                        "ClientJoinRateLimitReached: Too many joins per second"
+                    ),
+                    Triggered::Events => tracing::error!(
+                        error_code = "MessagePerSecondRateLimitReached", project = %external_id,
+                        "MessagePerSecondRateLimitReached: Too many messages per second"
+                    ),
+                }
+            }
+        }
+    }
+
+    fn settings(&self, tenant: &Tenant) -> Result<TenantConfig, LoadError> {
+        // Non-positive counts as not set (operations 3.1).
+        let positive = |value: Option<i32>| value.filter(|value| *value > 0).and_then(|value| u32::try_from(value).ok());
+        Ok(TenantConfig {
+            external_id: tenant.external_id.as_str().into(),
+            keys: tenant.keys(&self.cipher).map_err(LoadError::Cipher)?,
+            suspended: tenant.suspend,
+            private_only: tenant.private_only,
+            presence_enabled: tenant.presence_enabled,
+            limits: Limits {
+                concurrent_users_max: tenant.max_concurrent_users.into(),
+                channels_per_client_max: tenant.max_channels_per_client.into(),
+                joins_per_second_max: tenant.max_joins_per_second.into(),
+                events_per_second_max: tenant.max_events_per_second.into(),
+                presence_events_per_second_max: tenant.max_presence_events_per_second.into(),
+                payload_bytes_max: u64::try_from(tenant.max_payload_size_in_kb).unwrap_or(0) * 1000 + 500,
+                presence_pushes_per_window_max: positive(tenant.max_client_presence_events_per_window).unwrap_or(self.presence_pushes_default),
+                presence_window_ms: positive(tenant.client_presence_window_ms).map_or(self.presence_window_ms_default, u64::from),
+            },
+        })
+    }
+}

@@ -1,0 +1,6 @@
+//! Bytes ⇄ meaning, without I/O or clocks: HTTP heads, WebSocket frames, Phoenix messages, JWTs.
+
+pub mod http1;
+pub mod jwt;
+pub mod phoenix;
+pub mod websocket;
