@@ -39,9 +39,7 @@ pub fn parse(text: &str) -> Result<Vec<usize>, String> {
         match (cpu_number(first), cpu_number(last)) {
             (Some(first), Some(last)) if first <= last => cpus.extend(first..=last),
             _ => {
-                return Err(format!(
-                    "`{item}` is not a CPU number or an ascending range such as 2-5 (0 to {CPU_NUMBER_MAX})"
-                ));
+                return Err(format!("`{item}` is not a CPU number or an ascending range such as 2-5 (0 to {CPU_NUMBER_MAX})"));
             }
         }
     }

@@ -58,9 +58,7 @@ impl RateWindow {
         for _ in 0..zeros {
             self.push(0);
         }
-        self.next_tick_ms = self
-            .next_tick_ms
-            .saturating_add(elapsed.saturating_mul(self.tick_ms));
+        self.next_tick_ms = self.next_tick_ms.saturating_add(elapsed.saturating_mul(self.tick_ms));
         debug_assert!(!self.due(now_ms) || now_ms == u64::MAX);
     }
 

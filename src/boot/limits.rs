@@ -22,6 +22,9 @@ pub fn raise_open_files(config: &Config) {
         }
     }
     if limit.rlim_cur < needed {
-        tracing::warn!("only {} open files are allowed where {needed} are needed; raise LimitNOFILE or the hard limit", limit.rlim_cur);
+        tracing::warn!(
+            "only {} open files are allowed where {needed} are needed; raise LimitNOFILE or the hard limit",
+            limit.rlim_cur
+        );
     }
 }

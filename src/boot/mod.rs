@@ -103,9 +103,13 @@ fn choose_driver(wanted: Driver) -> Result<DriverKind, String> {
     }
     match (shard::uring_refusal(), wanted) {
         (None, _) => Ok(DriverKind::IoUring),
-        (Some(error), Driver::IoUring) => Err(format!("io_uring is refused here ({error}) and RINGCAST_DRIVER=io_uring forbids epoll")),
+        (Some(error), Driver::IoUring) => {
+            Err(format!("io_uring is refused here ({error}) and RINGCAST_DRIVER=io_uring forbids epoll"))
+        }
         (Some(error), _) => {
-            tracing::warn!("io_uring is refused here ({error}): running on epoll, which costs more CPU per message. `ringcast check` tells what to change");
+            tracing::warn!(
+                "io_uring is refused here ({error}): running on epoll, which costs more CPU per message. `ringcast check` tells what to change"
+            );
             Ok(DriverKind::Epoll)
         }
     }

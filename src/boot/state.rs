@@ -14,9 +14,11 @@ const KEY_FILE: &str = "encryption.key";
 /// Opens the store and its cipher, and plants the seed tenant when asked to, or when the store is empty.
 pub fn open(config: &Config, reseed: bool) -> Result<(TenantStore, Cipher), String> {
     let folder = &config.state_dir;
-    std::fs::create_dir_all(folder).map_err(|error| format!("the state folder {} cannot be created: {error}", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .map_err(|error| format!("the state folder {} cannot be created: {error}", folder.display()))?;
     let cipher = cipher(config, folder)?;
-    let store = EmbeddedStore::open(folder).map_err(|error| format!("the tenant store in {} cannot be opened: {error}", folder.display()))?;
+    let store = EmbeddedStore::open(folder)
+        .map_err(|error| format!("the tenant store in {} cannot be opened: {error}", folder.display()))?;
     let store = TenantStore::Embedded(store);
     let fail = |error: &dyn std::fmt::Display| format!("the seed tenant cannot be stored: {error}");
     let is_empty = store.list().map_err(|error| fail(&error))?.is_empty();
@@ -29,7 +31,10 @@ pub fn open(config: &Config, reseed: bool) -> Result<(TenantStore, Cipher), Stri
         let tenant = seed(config).tenant(context).map_err(|error| fail(&error))?;
         store.put(&tenant).map_err(|error| fail(&error))?;
         if config.api_jwt_secret.is_none() {
-            tracing::warn!("tenant {} uses the publicly known development secret; set API_JWT_SECRET before exposing this server", tenant.external_id);
+            tracing::warn!(
+                "tenant {} uses the publicly known development secret; set API_JWT_SECRET before exposing this server",
+                tenant.external_id
+            );
         }
     }
     Ok((store, cipher))
@@ -41,7 +46,8 @@ fn cipher(config: &Config, folder: &Path) -> Result<Cipher, String> {
     let gcm = config.db_enc_key_gcm.as_ref().map(|key| text(key.bytes()));
     let cipher = if ecb.is_none() && gcm.is_none() {
         let path = folder.join(KEY_FILE);
-        let key = load_or_create_key(&path).map_err(|error| format!("the key file {} cannot be used: {error}", path.display()))?;
+        let key =
+            load_or_create_key(&path).map_err(|error| format!("the key file {} cannot be used: {error}", path.display()))?;
         Cipher::from_keys(None, Some(&key), true)
     } else {
         Cipher::from_keys(ecb.as_deref(), gcm.as_deref(), config.db_enc_write_gcm)

@@ -49,9 +49,7 @@ impl Server {
             return Err(refuse());
         }
         let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => {
-                (host, port.parse().map_err(|_| refuse())?)
-            }
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| refuse())?),
             _ => (authority, 80),
         };
         let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
@@ -59,21 +57,11 @@ impl Server {
         if host.is_empty() {
             return Err(refuse());
         }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-            authority: authority.to_owned(),
-        })
+        Ok(Self { host: host.to_owned(), port, authority: authority.to_owned() })
     }
 
     /// Sends one request and reads the whole answer. `body` is JSON text or empty.
-    pub(super) fn call(
-        &self,
-        method: &str,
-        path: &str,
-        token: &str,
-        body: &str,
-    ) -> Result<Answer, String> {
+    pub(super) fn call(&self, method: &str, path: &str, token: &str, body: &str) -> Result<Answer, String> {
         let mut stream = self.connect()?;
         let failed = |error: io::Error| format!("{}: {error}", self.authority);
         let length = body.len();
@@ -87,25 +75,20 @@ impl Server {
         let mut answer = Vec::new();
         let limited = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
         limited.map_err(failed)?;
-        parse_answer(&answer)
-            .ok_or_else(|| format!("{} did not answer in HTTP; is it ringcast?", self.authority))
+        parse_answer(&answer).ok_or_else(|| format!("{} did not answer in HTTP; is it ringcast?", self.authority))
     }
 
     fn connect(&self) -> Result<TcpStream, String> {
         let not_reached = |error: io::Error| {
-            format!(
-                "no server at {} ({error}); is `ringcast serve` running, or is --url needed?",
-                self.authority
-            )
+            format!("no server at {} ({error}); is `ringcast serve` running, or is --url needed?", self.authority)
         };
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses.map_err(not_reached)? {
             match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
                 Ok(stream) => {
-                    let timeouts = stream
-                        .set_read_timeout(Some(READ_TIMEOUT))
-                        .and_then(|()| stream.set_write_timeout(Some(READ_TIMEOUT)));
+                    let timeouts =
+                        stream.set_read_timeout(Some(READ_TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(READ_TIMEOUT)));
                     return timeouts.map(|()| stream).map_err(not_reached);
                 }
                 Err(error) => last = error,
@@ -164,21 +147,11 @@ mod tests {
     #[test]
     fn urls_are_host_and_port() {
         let parsed = |url| Server::parse(url).map(|s| (s.host, s.port));
-        assert_eq!(
-            parsed("http://127.0.0.1:4000"),
-            Ok(("127.0.0.1".to_owned(), 4000))
-        );
+        assert_eq!(parsed("http://127.0.0.1:4000"), Ok(("127.0.0.1".to_owned(), 4000)));
         assert_eq!(parsed("http://host/"), Ok(("host".to_owned(), 80)));
         assert_eq!(parsed("http://[::1]:4000/"), Ok(("::1".to_owned(), 4000)));
         assert_eq!(parsed("http://[::1]"), Ok(("::1".to_owned(), 80)));
-        for bad in [
-            "127.0.0.1:4000",
-            "http://",
-            "http://a:b",
-            "http://a/x",
-            "http://a\r\nb",
-            "https://a",
-        ] {
+        for bad in ["127.0.0.1:4000", "http://", "http://a:b", "http://a/x", "http://a\r\nb", "https://a"] {
             assert!(parsed(bad).is_err(), "{bad}");
         }
     }
@@ -190,10 +163,7 @@ mod tests {
         assert_eq!(body(length), Some((200, b"hi".to_vec())));
         let chunks = "HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n";
         assert_eq!(body(chunks), Some((201, b"abcd".to_vec())));
-        assert_eq!(
-            body("HTTP/1.1 204 No Content\r\n\r\n"),
-            Some((204, Vec::new()))
-        );
+        assert_eq!(body("HTTP/1.1 204 No Content\r\n\r\n"), Some((204, Vec::new())));
         let cut_off = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhi";
         assert_eq!(body(cut_off), None);
         assert_eq!(body("SSH-2.0-x\r\n\r\n"), None);
@@ -233,9 +203,7 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         drop(listener);
         let client = Server::parse(&format!("http://127.0.0.1:{port}")).expect("a URL");
-        let message = client
-            .call("GET", "/", "t", "")
-            .expect_err("nobody listens");
+        let message = client.call("GET", "/", "t", "").expect_err("nobody listens");
         assert!(message.contains("ringcast serve"), "{message}");
     }
 }

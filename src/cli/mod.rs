@@ -79,12 +79,8 @@ struct ServerFlags {
 
 impl ServerFlags {
     fn values(&self) -> Vec<FlagValue> {
-        let port = self
-            .port
-            .map(|port| flag("port", "--port", port.to_string()));
-        port.into_iter()
-            .chain(profile_flag(&self.profile))
-            .collect()
+        let port = self.port.map(|port| flag("port", "--port", port.to_string()));
+        port.into_iter().chain(profile_flag(&self.profile)).collect()
     }
 }
 
@@ -125,12 +121,7 @@ fn dev_defaults() -> impl Iterator<Item = FlagValue> {
         ("metrics_jwt_secret", WELL_KNOWN_SECRET),
     ]
     .into_iter()
-    .map(|(knob, value)| FlagValue {
-        knob,
-        flag: "ringcast dev",
-        value: value.to_owned(),
-        fallback: true,
-    })
+    .map(|(knob, value)| FlagValue { knob, flag: "ringcast dev", value: value.to_owned(), fallback: true })
 }
 
 fn profile_flag(profile: &Option<String>) -> Option<FlagValue> {
@@ -139,12 +130,7 @@ fn profile_flag(profile: &Option<String>) -> Option<FlagValue> {
 }
 
 fn flag(knob: &'static str, flag: &'static str, value: String) -> FlagValue {
-    FlagValue {
-        knob,
-        flag,
-        value,
-        fallback: false,
-    }
+    FlagValue { knob, flag, value, fallback: false }
 }
 
 fn process_env(name: &str) -> Option<String> {
@@ -153,10 +139,7 @@ fn process_env(name: &str) -> Option<String> {
 
 /// The secret of management tokens and of the seed tenant: the flag, else the environment.
 fn secret_of(given: &Option<String>, env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    given
-        .clone()
-        .or_else(|| env("API_JWT_SECRET"))
-        .filter(|secret| !secret.is_empty())
+    given.clone().or_else(|| env("API_JWT_SECRET")).filter(|secret| !secret.is_empty())
 }
 
 /// `KEY=VALUE` with VALUE as JSON where it is JSON, else as text.

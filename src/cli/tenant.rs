@@ -21,11 +21,7 @@ const TOKEN_SECS: u64 = 300;
 const SECRET_BYTES: usize = 32;
 
 /// Bytes of an id that need no escape in a path.
-const PATH_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+const PATH_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -98,18 +94,12 @@ enum Action {
 }
 
 /// The text to print.
-pub(super) fn run(
-    flags: &TenantFlags,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, String> {
+pub(super) fn run(flags: &TenantFlags, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let secret = secret_of(&flags.api_secret, env);
     let secret = secret.as_deref().unwrap_or(WELL_KNOWN_SECRET);
     let now = clock::unix_secs();
     let claims = json!({ "iat": now, "exp": now + TOKEN_SECS });
-    let api = Api {
-        server: Server::parse(&flags.url)?,
-        token: jwt::sign_hs256(&claims, secret),
-    };
+    let api = Api { server: Server::parse(&flags.url)?, token: jwt::sign_hs256(&claims, secret) };
     match &flags.action {
         Action::List => api.list(flags.json),
         Action::Show { id } => Ok(pretty(&api.require(id)?)),
@@ -142,11 +132,7 @@ impl Api {
     fn list(&self, as_json: bool) -> Result<String, String> {
         let answer = self.send("GET", "/api/tenants", "")?;
         let tenants = answer["data"].as_array().map_or(&[][..], Vec::as_slice);
-        Ok(if as_json {
-            pretty(&answer["data"])
-        } else {
-            table(tenants)
-        })
+        Ok(if as_json { pretty(&answer["data"]) } else { table(tenants) })
     }
 
     /// The tenant, or an error when there is none.
@@ -158,13 +144,7 @@ impl Api {
         Ok(read_answer(&answer)?["data"].clone())
     }
 
-    fn create(
-        &self,
-        id: &str,
-        secret: &Option<String>,
-        fields: &[(String, Value)],
-        as_json: bool,
-    ) -> Result<String, String> {
+    fn create(&self, id: &str, secret: &Option<String>, fields: &[(String, Value)], as_json: bool) -> Result<String, String> {
         let found = self.server.call("GET", &path(id), &self.token, "")?;
         if found.status == 200 {
             return Err(format!("tenant {id} exists; use `ringcast tenant update`"));
@@ -187,20 +167,13 @@ impl Api {
             if as_json {
                 text = pretty(&json!({ "tenant": answer["data"], "jwt_secret": secret }));
             } else {
-                text.push_str(&format!(
-                    "jwt_secret {secret}\n(shown only now; ringcast token --secret ... uses it)\n"
-                ));
+                text.push_str(&format!("jwt_secret {secret}\n(shown only now; ringcast token --secret ... uses it)\n"));
             }
         }
         Ok(text)
     }
 
-    fn update(
-        &self,
-        id: &str,
-        fields: &[(String, Value)],
-        as_json: bool,
-    ) -> Result<String, String> {
+    fn update(&self, id: &str, fields: &[(String, Value)], as_json: bool) -> Result<String, String> {
         self.require(id)?;
         let tenant = Map::from_iter(fields.iter().cloned());
         let body = json!({ "tenant": tenant }).to_string();
@@ -213,15 +186,9 @@ fn read_answer(answer: &Answer) -> Result<Value, String> {
     let body = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
     match answer.status {
         200..=299 => Ok(body),
-        403 => Err(
-            "the server refused the management token; set API_JWT_SECRET to the server's own"
-                .to_owned(),
-        ),
+        403 => Err("the server refused the management token; set API_JWT_SECRET to the server's own".to_owned()),
         404 => Err("there is no such tenant".to_owned()),
-        422 => Err(format!(
-            "not accepted: {}",
-            body.get("errors").unwrap_or(&body)
-        )),
+        422 => Err(format!("not accepted: {}", body.get("errors").unwrap_or(&body))),
         status => Err(match body.get("message").and_then(Value::as_str) {
             Some(message) => format!("the server answered {status}: {message}"),
             None => format!("the server answered {status}"),
@@ -238,11 +205,7 @@ fn pretty(value: &Value) -> String {
 }
 
 fn shown(tenant: &Value, as_json: bool) -> String {
-    if as_json {
-        pretty(tenant)
-    } else {
-        table(std::slice::from_ref(tenant))
-    }
+    if as_json { pretty(tenant) } else { table(std::slice::from_ref(tenant)) }
 }
 
 const COLUMNS: [(&str, &str); 7] = [
@@ -271,9 +234,7 @@ fn table(tenants: &[Value]) -> String {
     let mut text = String::new();
     for row in &rows {
         let cells = row.iter().zip(&widths);
-        let line: String = cells
-            .map(|(cell, width)| format!("{cell:<width$}  "))
-            .collect();
+        let line: String = cells.map(|(cell, width)| format!("{cell:<width$}  ")).collect();
         text.push_str(line.trim_end());
         text.push('\n');
     }

@@ -40,10 +40,7 @@ Examples:
   TOKEN=$(ringcast token --role service_role --secret \"$TENANT_SECRET\")";
 
 /// The token as text.
-pub(super) fn run(
-    flags: &TokenFlags,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, String> {
+pub(super) fn run(flags: &TokenFlags, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let secret = secret_of(&flags.secret, env);
     let secret = secret.as_deref().unwrap_or(WELL_KNOWN_SECRET);
     let claims = claims(flags, clock::unix_secs())?;
@@ -61,9 +58,7 @@ pub(super) fn anon(secret: &str, now_secs: u64) -> String {
 }
 
 fn claims(flags: &TokenFlags, now_secs: u64) -> Result<Map<String, Value>, String> {
-    let exp = now_secs
-        .checked_add(flags.exp_secs)
-        .ok_or("--exp-secs is too large")?;
+    let exp = now_secs.checked_add(flags.exp_secs).ok_or("--exp-secs is too large")?;
     let mut claims = Map::new();
     claims.insert("role".to_owned(), flags.role.as_str().into());
     claims.insert("iat".to_owned(), now_secs.into());
@@ -101,18 +96,8 @@ mod tests {
 
     #[test]
     fn flags_become_claims_and_given_claims_win() {
-        let claims = claims_of(&[
-            "--role",
-            "authenticated",
-            "--sub",
-            "u1",
-            "--exp-secs",
-            "60",
-            "--claim",
-            "n=5",
-            "--claim",
-            "exp=7",
-        ]);
+        let claims =
+            claims_of(&["--role", "authenticated", "--sub", "u1", "--exp-secs", "60", "--claim", "n=5", "--claim", "exp=7"]);
         assert_eq!(claims["sub"], "u1");
         assert_eq!(claims["n"], 5);
         assert_eq!(claims["exp"], 7);

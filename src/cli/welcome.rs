@@ -54,10 +54,7 @@ mod tests {
         assert!(text.contains("ws://realtime-dev.localhost:4123/socket\n"));
         assert!(text.contains("\n  eyJ"), "a token on its own line");
         assert!(text.contains("Postgres Changes  off (no database"));
-        assert!(
-            text.lines()
-                .all(|line| line.len() < 100 || line.contains("eyJ"))
-        );
+        assert!(text.lines().all(|line| line.len() < 100 || line.contains("eyJ")));
     }
 
     #[test]

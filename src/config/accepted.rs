@@ -105,15 +105,7 @@ const WITHOUT_EFFECT: &[(Check, &[&str])] = &[
             "LOG_THROTTLE_JANITOR_INTERVAL_IN_MS",
         ],
     ),
-    (
-        Check::Bool,
-        &[
-            "RUN_JANITOR",
-            "JANITOR_SCHEDULE_RANDOMIZE",
-            "METRICS_PUSHER_ENABLED",
-            "METRICS_PUSHER_COMPRESS",
-        ],
-    ),
+    (Check::Bool, &["RUN_JANITOR", "JANITOR_SCHEDULE_RANDOMIZE", "METRICS_PUSHER_ENABLED", "METRICS_PUSHER_COMPRESS"]),
     (Check::JsonObject, &["REGION_MAPPING"]),
     (
         Check::Text,
@@ -156,21 +148,12 @@ pub(super) fn collect(env: &dyn Fn(&str) -> Option<String>) -> Result<Accepted, 
     let min = env("HTTP_DYNAMIC_BUFFER_MIN").is_some();
     let max = env("HTTP_DYNAMIC_BUFFER_MAX").is_some();
     if min != max {
-        return Err(ConfigError::new(
-            "HTTP_DYNAMIC_BUFFER_MIN",
-            "must be set together with HTTP_DYNAMIC_BUFFER_MAX",
-        ));
+        return Err(ConfigError::new("HTTP_DYNAMIC_BUFFER_MIN", "must be set together with HTTP_DYNAMIC_BUFFER_MAX"));
     }
-    Ok(Accepted {
-        inert: set_ones(INERT, env)?,
-        without_effect: set_ones(WITHOUT_EFFECT, env)?,
-    })
+    Ok(Accepted { inert: set_ones(INERT, env)?, without_effect: set_ones(WITHOUT_EFFECT, env)? })
 }
 
-fn set_ones(
-    groups: &[(Check, &[&'static str])],
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Vec<&'static str>, ConfigError> {
+fn set_ones(groups: &[(Check, &[&'static str])], env: &dyn Fn(&str) -> Option<String>) -> Result<Vec<&'static str>, ConfigError> {
     let mut set = Vec::new();
     for &(check, names) in groups {
         for &name in names {

@@ -28,27 +28,16 @@ impl Config {
                 if let Some(core) = cores.iter().find(|core| !allowed.contains(core)) {
                     return Err(self.settings.refuse(
                         Id::cores,
-                        format!(
-                            "CPU {core} is not available to this process (available: {})",
-                            cpuset::format(allowed)
-                        ),
+                        format!("CPU {core} is not available to this process (available: {})", cpuset::format(allowed)),
                     ));
                 }
                 cores
             }
         };
         if cores.is_empty() {
-            return Err(self
-                .settings
-                .refuse(Id::cores, "no CPU is available to this process".to_owned()));
+            return Err(self.settings.refuse(Id::cores, "no CPU is available to this process".to_owned()));
         }
-        let shards = self
-            .shards
-            .unwrap_or(cores.len())
-            .min(super::SHARDS_MAX as usize);
-        Ok(CorePlan {
-            shard_cores: cores.iter().copied().cycle().take(shards).collect(),
-            control_cores: cores.to_vec(),
-        })
+        let shards = self.shards.unwrap_or(cores.len()).min(super::SHARDS_MAX as usize);
+        Ok(CorePlan { shard_cores: cores.iter().copied().cycle().take(shards).collect(), control_cores: cores.to_vec() })
     }
 }

@@ -19,10 +19,7 @@ impl Config {
     ///
     /// # Errors
     /// The first value that is malformed, out of range or unknown, with the place it was written.
-    pub fn load(
-        env: &dyn Fn(&str) -> Option<String>,
-        profile: Option<(&str, &str)>,
-    ) -> Result<Self, ConfigError> {
+    pub fn load(env: &dyn Fn(&str) -> Option<String>, profile: Option<(&str, &str)>) -> Result<Self, ConfigError> {
         Self::load_with_flags(env, profile, &[])
     }
 
@@ -58,18 +55,11 @@ impl Config {
             idle_timeout_ms: s.int(Id::idle_timeout_ms)?,
             drain_timeout_ms: s.int(Id::drain_timeout_ms)?,
             proxy_protocol: s.boolean(Id::proxy_protocol)?,
-            trusted_proxies: s
-                .parse(Id::trusted_proxies, values::parse_networks)?
-                .unwrap_or_default(),
-            shards: s
-                .optional_int(Id::shards)?
-                .map(|_| s.narrow(Id::shards))
-                .transpose()?,
+            trusted_proxies: s.parse(Id::trusted_proxies, values::parse_networks)?.unwrap_or_default(),
+            shards: s.optional_int(Id::shards)?.map(|_| s.narrow(Id::shards)).transpose()?,
             cores: s.parse(Id::cores, cpuset::parse)?,
             control_threads: s.narrow(Id::control_threads)?,
-            spread: s
-                .parse(Id::spread, values::parse_spread)?
-                .unwrap_or(Spread::Auto),
+            spread: s.parse(Id::spread, values::parse_spread)?.unwrap_or(Spread::Auto),
             spread_connections: s.int(Id::spread_connections)?,
             driver: driver(s)?,
             ring_entries: s.narrow(Id::ring_entries)?,
@@ -84,14 +74,10 @@ impl Config {
             api_jwt_secret: secret(s, Id::api_jwt_secret),
             api_jwt_secret_next: secret(s, Id::api_jwt_secret_next),
             api_token_blocklist: secrets(s, Id::api_token_blocklist),
-            api_jwt_jwks: s
-                .parse(Id::api_jwt_jwks, values::parse_json_object)?
-                .map(Value::Object),
+            api_jwt_jwks: s.parse(Id::api_jwt_jwks, values::parse_json_object)?.map(Value::Object),
             metrics_jwt_secret: secret(s, Id::metrics_jwt_secret),
             metrics_token_blocklist: secrets(s, Id::metrics_token_blocklist),
-            jwt_claim_validators: s
-                .parse(Id::jwt_claim_validators, values::parse_json_object)?
-                .unwrap_or_default(),
+            jwt_claim_validators: s.parse(Id::jwt_claim_validators, values::parse_json_object)?.unwrap_or_default(),
             db_enc_key: s.parse(Id::db_enc_key, CipherKey::parse)?,
             db_enc_key_gcm: s.parse(Id::db_enc_key_gcm, CipherKey::parse)?,
             db_enc_write_gcm: s.boolean(Id::db_enc_write_gcm)?,
@@ -128,24 +114,18 @@ impl Config {
     fn check_together(&mut self, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
         if self.db_enc_write_gcm && self.db_enc_key_gcm.is_none() {
             self.db_enc_write_gcm = false;
-            self.warnings
-                .push("DB_ENC_WRITE_GCM is ignored because DB_ENC_KEY_GCM is not set".to_owned());
+            self.warnings.push("DB_ENC_WRITE_GCM is ignored because DB_ENC_KEY_GCM is not set".to_owned());
         }
         if let (Some(address), IpVersion::V4) = (self.bind, self.ip_version)
             && address.is_ipv6()
         {
-            return Err(self.settings.refuse(
-                Id::bind,
-                format!("{address} is an IPv6 address but the listener is limited to ipv4"),
-            ));
+            return Err(self
+                .settings
+                .refuse(Id::bind, format!("{address} is an IPv6 address but the listener is limited to ipv4")));
         }
         let accepted = accepted::collect(env)?;
-        self.warnings.extend(
-            accepted
-                .without_effect
-                .iter()
-                .map(|name| format!("{name} is set but has no effect in this server")),
-        );
+        self.warnings
+            .extend(accepted.without_effect.iter().map(|name| format!("{name} is set but has no effect in this server")));
         self.inert = accepted.inert;
         Ok(())
     }
@@ -162,10 +142,7 @@ fn secret(s: &Settings, id: Id) -> Option<Secret> {
 
 fn secrets(s: &Settings, id: Id) -> Vec<Secret> {
     let text = s.text(id).unwrap_or_default();
-    values::parse_list(&text)
-        .into_iter()
-        .map(Secret::new)
-        .collect()
+    values::parse_list(&text).into_iter().map(Secret::new).collect()
 }
 
 fn ip_version(s: &Settings, id: Id) -> Result<IpVersion, ConfigError> {
@@ -186,10 +163,7 @@ fn driver(s: &Settings) -> Result<Driver, ConfigError> {
 
 fn log_level(s: &Settings) -> Result<LogLevel, ConfigError> {
     let word = s.choice(Id::log_level)?;
-    Ok(LogLevel::ALL
-        .into_iter()
-        .find(|level| Some(level.as_str()) == word.as_deref())
-        .unwrap_or(LogLevel::Info))
+    Ok(LogLevel::ALL.into_iter().find(|level| Some(level.as_str()) == word.as_deref()).unwrap_or(LogLevel::Info))
 }
 
 fn tenant_defaults(s: &Settings) -> Result<TenantLimitDefaults, ConfigError> {

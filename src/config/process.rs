@@ -52,19 +52,10 @@ fn profile_path(name: &str) -> String {
 }
 
 fn read_profile(path: &str) -> Result<String, ConfigError> {
-    let refuse = |reason: String| {
-        ConfigError::new(
-            knob(Id::profile).env,
-            format!("cannot read the profile {path}: {reason}"),
-        )
-    };
-    let size = fs::metadata(path)
-        .map_err(|error| refuse(error.to_string()))?
-        .len();
+    let refuse = |reason: String| ConfigError::new(knob(Id::profile).env, format!("cannot read the profile {path}: {reason}"));
+    let size = fs::metadata(path).map_err(|error| refuse(error.to_string()))?.len();
     if size > PROFILE_BYTES_MAX {
-        return Err(refuse(format!(
-            "it is larger than {PROFILE_BYTES_MAX} bytes"
-        )));
+        return Err(refuse(format!("it is larger than {PROFILE_BYTES_MAX} bytes")));
     }
     fs::read_to_string(path).map_err(|error| refuse(error.to_string()))
 }

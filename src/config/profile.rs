@@ -50,10 +50,9 @@ pub(super) fn parse(path: &str, text: &str) -> Result<Vec<Option<ProfileValue>>,
 
 fn lookup(name: &str) -> Result<(usize, &'static Knob), String> {
     match KNOBS.iter().enumerate().find(|(_, knob)| knob.name == name) {
-        Some((_, knob)) if knob.place == Place::Environment => Err(format!(
-            "`{name}` cannot be set in a profile, set the environment variable {}",
-            knob.env
-        )),
+        Some((_, knob)) if knob.place == Place::Environment => {
+            Err(format!("`{name}` cannot be set in a profile, set the environment variable {}", knob.env))
+        }
         Some(found) => Ok(found),
         None => Err(match nearest(name) {
             Some(known) => format!("unknown key `{name}`; did you mean `{known}`?"),

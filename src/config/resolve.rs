@@ -90,37 +90,16 @@ impl Settings {
         };
         let settings = KNOBS.iter().zip(&mut from_profile).map(|(knob, found)| {
             let flag = flags.iter().find(|flag| flag.knob == knob.name);
-            let from_flag = flag.map(|flag| Setting {
-                text: flag.value.clone(),
-                source: Source::Flag(flag.flag),
-            });
-            if let (
-                Some(FlagValue {
-                    fallback: false, ..
-                }),
-                Some(setting),
-            ) = (flag, &from_flag)
-            {
+            let from_flag = flag.map(|flag| Setting { text: flag.value.clone(), source: Source::Flag(flag.flag) });
+            if let (Some(FlagValue { fallback: false, .. }), Some(setting)) = (flag, &from_flag) {
                 return setting.clone();
             }
             if let Some(text) = env(knob.env).filter(|text| counts_as_set(knob.kind, text)) {
-                return Setting {
-                    text,
-                    source: Source::Environment(knob.env),
-                };
+                return Setting { text, source: Source::Environment(knob.env) };
             }
             match found.take() {
-                Some(ProfileValue { text, line }) => Setting {
-                    text,
-                    source: Source::Profile {
-                        file: file.to_owned(),
-                        line,
-                    },
-                },
-                None => from_flag.unwrap_or_else(|| Setting {
-                    text: knob.default.to_owned(),
-                    source: Source::Default,
-                }),
+                Some(ProfileValue { text, line }) => Setting { text, source: Source::Profile { file: file.to_owned(), line } },
+                None => from_flag.unwrap_or_else(|| Setting { text: knob.default.to_owned(), source: Source::Default }),
             }
         });
         Ok(Self(settings.collect()))
@@ -142,9 +121,7 @@ impl Settings {
 
     pub(super) fn int(&self, id: Id) -> Result<u64, ConfigError> {
         let setting = &self.0[id as usize];
-        let Kind::Int { min, max } = knob(id).kind else {
-            unreachable!("`{}` is declared as a number", knob(id).name)
-        };
+        let Kind::Int { min, max } = knob(id).kind else { unreachable!("`{}` is declared as a number", knob(id).name) };
         values::parse_int(&setting.text, min, max).map_err(|message| self.refuse(id, message))
     }
 
@@ -169,9 +146,7 @@ impl Settings {
 
     /// Checks a word against the knob's choices; `None` when unset.
     pub(super) fn choice(&self, id: Id) -> Result<Option<String>, ConfigError> {
-        let Kind::Choice(words) = knob(id).kind else {
-            unreachable!("`{}` is declared as a choice", knob(id).name)
-        };
+        let Kind::Choice(words) = knob(id).kind else { unreachable!("`{}` is declared as a choice", knob(id).name) };
         let Some(text) = self.text(id) else {
             return Ok(None);
         };
@@ -180,14 +155,8 @@ impl Settings {
     }
 
     /// Applies a parser to the text; `None` when unset.
-    pub(super) fn parse<T>(
-        &self,
-        id: Id,
-        parser: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, ConfigError> {
-        self.text(id)
-            .map(|text| parser(&text).map_err(|message| self.refuse(id, message)))
-            .transpose()
+    pub(super) fn parse<T>(&self, id: Id, parser: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
+        self.text(id).map(|text| parser(&text).map_err(|message| self.refuse(id, message))).transpose()
     }
 
     /// An error at the place where the value of `id` was written.
@@ -195,10 +164,7 @@ impl Settings {
         let knob = knob(id);
         match &self.0[id as usize].source {
             Source::Default | Source::Environment(_) => ConfigError::new(knob.env, message),
-            Source::Profile { file, line } => ConfigError::new(
-                format!("{file}:{line}"),
-                format!("`{}`: {message}", knob.name),
-            ),
+            Source::Profile { file, line } => ConfigError::new(format!("{file}:{line}"), format!("`{}`: {message}", knob.name)),
             Source::Flag(flag) => ConfigError::new(*flag, message),
         }
     }
@@ -224,9 +190,7 @@ impl Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.explain();
-        f.debug_map()
-            .entries(shown.iter().map(|e| (e.knob.name, &e.value)))
-            .finish()
+        f.debug_map().entries(shown.iter().map(|e| (e.knob.name, &e.value))).finish()
     }
 }
 

@@ -3,11 +3,7 @@
 use super::{knobs::Place, *};
 
 fn with(vars: &[(&str, &str)], profile: Option<&str>) -> Result<Config, ConfigError> {
-    let env = |name: &str| {
-        vars.iter()
-            .find(|(variable, _)| *variable == name)
-            .map(|(_, value)| (*value).to_owned())
-    };
+    let env = |name: &str| vars.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned());
     Config::load(&env, profile.map(|text| ("tuning/test.toml", text)))
 }
 
@@ -75,10 +71,7 @@ fn booleans_are_four_words_in_any_case_with_blanks() {
         assert!(!env(&[("DB_SSL", off)]).db.ssl, "{off:?}");
     }
     for bad in ["yes", "on", "", "2"] {
-        assert!(
-            refused(&[("DB_SSL", bad)]).starts_with("DB_SSL: "),
-            "{bad:?}"
-        );
+        assert!(refused(&[("DB_SSL", bad)]).starts_with("DB_SSL: "), "{bad:?}");
     }
 }
 
@@ -126,14 +119,8 @@ fn writing_with_a_missing_key_is_off_with_a_warning() {
 
 #[test]
 fn closed_sets_reject_other_words() {
-    assert_eq!(
-        env(&[("REALTIME_IP_VERSION", "ipv6")]).ip_version,
-        IpVersion::V6
-    );
-    assert_eq!(
-        env(&[("LOG_LEVEL", "critical")]).log_level,
-        LogLevel::Critical
-    );
+    assert_eq!(env(&[("REALTIME_IP_VERSION", "ipv6")]).ip_version, IpVersion::V6);
+    assert_eq!(env(&[("LOG_LEVEL", "critical")]).log_level, LogLevel::Critical);
     assert!(refused(&[("LOG_LEVEL", "loud")]).contains("debug, info, notice"));
     assert!(refused(&[("DB_IP_VERSION", "ipv5")]).starts_with("DB_IP_VERSION: "));
     assert_eq!(env(&[("RINGCAST_SPREAD", "all")]).spread, Spread::All);
@@ -147,21 +134,13 @@ fn trusted_proxies_are_addresses_or_networks() {
     assert_eq!(config.trusted_proxies, ["10.0.0.0/8", "::1", "fd00::/8"]);
     for bad in ["10.0.0.0/33", "example.com", "::1/129", "10.0.0/8", "::1/"] {
         let message = refused(&[("RINGCAST_TRUSTED_PROXIES", bad)]);
-        assert!(
-            message.starts_with("RINGCAST_TRUSTED_PROXIES: "),
-            "{message}"
-        );
+        assert!(message.starts_with("RINGCAST_TRUSTED_PROXIES: "), "{message}");
     }
 }
 
 #[test]
 fn empty_texts_count_as_unset() {
-    let config = env(&[
-        ("API_JWT_SECRET", ""),
-        ("DB_ENC_KEY_GCM", ""),
-        ("APP_NAME", ""),
-        ("API_JWT_JWKS", ""),
-    ]);
+    let config = env(&[("API_JWT_SECRET", ""), ("DB_ENC_KEY_GCM", ""), ("APP_NAME", ""), ("API_JWT_JWKS", "")]);
     assert_eq!(config.api_jwt_secret, None);
     assert_eq!(config.app_name, "realtime");
     assert_eq!(source_of(&config, "app_name"), "realtime (default)");
@@ -180,12 +159,7 @@ fn environment_beats_profile_beats_default() {
 
 #[test]
 fn a_flag_beats_everything_and_a_fallback_nothing() {
-    let flag = |fallback| FlagValue {
-        knob: "port",
-        flag: "--port",
-        value: "7000".to_owned(),
-        fallback,
-    };
+    let flag = |fallback| FlagValue { knob: "port", flag: "--port", value: "7000".to_owned(), fallback };
     let env = |name: &str| (name == "PORT").then(|| "6000".to_owned());
     let profile = Some(("p.toml", "port = 5000"));
     let source = |env: &dyn Fn(&str) -> Option<String>, profile, fallback| {
@@ -216,10 +190,7 @@ fn profile_values_have_toml_types() {
 fn wrong_types_name_file_line_and_range() {
     let message = refused_profile("port = 1\n\nbacklog = \"many\"");
     assert!(message.starts_with("tuning/test.toml:3: "), "{message}");
-    assert!(
-        message.contains("`backlog` must be an integer, not string"),
-        "{message}"
-    );
+    assert!(message.contains("`backlog` must be an integer, not string"), "{message}");
     assert!(message.contains("1 to 1048576"), "{message}");
     assert!(refused_profile("proxy_protocol = 1").contains("true or false"));
     assert!(refused_profile("[listener]\nport = 1").contains("unknown key `listener`"));
@@ -228,10 +199,7 @@ fn wrong_types_name_file_line_and_range() {
 #[test]
 fn out_of_range_in_a_profile_names_line_and_range() {
     let message = refused_profile("\nring_entries = 7");
-    assert!(
-        message.starts_with("tuning/test.toml:2: `ring_entries`"),
-        "{message}"
-    );
+    assert!(message.starts_with("tuning/test.toml:2: `ring_entries`"), "{message}");
     assert!(message.contains("64 to 32768"), "{message}");
 }
 
@@ -239,25 +207,16 @@ fn out_of_range_in_a_profile_names_line_and_range() {
 fn unknown_keys_suggest_the_nearest() {
     let message = refused_profile("# x\nring_entires = 4096");
     assert!(message.starts_with("tuning/test.toml:2: "), "{message}");
-    assert!(
-        message.contains("did you mean `ring_entries`?"),
-        "{message}"
-    );
+    assert!(message.contains("did you mean `ring_entries`?"), "{message}");
     assert!(refused_profile("RINGCAST_SHARDS = 2").contains("`shards`"));
     let far = refused_profile("colour = 1");
-    assert!(
-        far.contains("unknown key `colour`") && !far.contains("mean"),
-        "{far}"
-    );
+    assert!(far.contains("unknown key `colour`") && !far.contains("mean"), "{far}");
 }
 
 #[test]
 fn secrets_do_not_belong_in_a_profile() {
     let message = refused_profile("api_jwt_secret = \"x\"");
-    assert!(
-        message.contains("environment variable API_JWT_SECRET"),
-        "{message}"
-    );
+    assert!(message.contains("environment variable API_JWT_SECRET"), "{message}");
 }
 
 #[test]
@@ -279,30 +238,18 @@ fn secrets_never_show() {
     for explained in config.explain() {
         shown.push_str(&explained.value);
     }
-    for secret in [
-        "top-secret-text",
-        "blocked-text",
-        "0123456789abcdef",
-        "hunter2",
-    ] {
+    for secret in ["top-secret-text", "blocked-text", "0123456789abcdef", "hunter2"] {
         assert!(!shown.contains(secret), "{secret}");
     }
     let shown = source_of(&config, "api_jwt_secret");
     assert_eq!(shown, "<set> (environment API_JWT_SECRET)");
-    assert_eq!(
-        source_of(&config, "metrics_jwt_secret"),
-        "<unset> (default)"
-    );
+    assert_eq!(source_of(&config, "metrics_jwt_secret"), "<unset> (default)");
     assert_eq!(config.api_jwt_secret.as_deref(), Some("top-secret-text"));
 }
 
 #[test]
 fn vm_variables_are_silent_but_still_checked() {
-    let config = env(&[
-        ("NUM_ACCEPTORS", "10"),
-        ("RELEASE_COOKIE", "x"),
-        ("ERL_AFLAGS", ""),
-    ]);
+    let config = env(&[("NUM_ACCEPTORS", "10"), ("RELEASE_COOKIE", "x"), ("ERL_AFLAGS", "")]);
     assert_eq!(config.inert, ["NUM_ACCEPTORS", "RELEASE_COOKIE"]);
     assert!(config.warnings.is_empty());
     assert!(refused(&[("NUM_ACCEPTORS", "ten")]).starts_with("NUM_ACCEPTORS: "));
@@ -362,16 +309,12 @@ fn the_table_is_consistent() {
 
 #[test]
 fn the_shipped_profiles_load_and_explain_every_knob() {
-    for text in [
-        include_str!("../../tuning/dev.toml"),
-        include_str!("../../tuning/small.toml"),
-    ] {
+    for text in [include_str!("../../tuning/dev.toml"), include_str!("../../tuning/small.toml")] {
         profile(text).expect("a shipped profile is valid");
         for knob in KNOBS.iter().filter(|knob| knob.place == Place::Both) {
             let written = text.lines().any(|line| {
                 let line = line.trim_start_matches(['#', ' ']);
-                line.strip_prefix(knob.name)
-                    .is_some_and(|rest| rest.trim_start().starts_with('='))
+                line.strip_prefix(knob.name).is_some_and(|rest| rest.trim_start().starts_with('='))
             });
             assert!(written, "`{}` is not in the profile", knob.name);
         }

@@ -86,16 +86,8 @@ impl LogLevel {
     }
 
     /// Every level, ascending.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Debug,
-        Self::Info,
-        Self::Notice,
-        Self::Warning,
-        Self::Error,
-        Self::Critical,
-        Self::Alert,
-        Self::Emergency,
-    ];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Debug, Self::Info, Self::Notice, Self::Warning, Self::Error, Self::Critical, Self::Alert, Self::Emergency];
 }
 
 /// Text that must never be printed; `Debug` shows `<set>`. Use it through `Deref` (`&*secret`).
@@ -134,12 +126,7 @@ impl<const N: usize> CipherKey<N> {
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let bytes = text.as_bytes();
-        <[u8; N]>::try_from(bytes).map(Self).map_err(|_| {
-            format!(
-                "must be exactly {N} bytes long, this one has {}",
-                bytes.len()
-            )
-        })
+        <[u8; N]>::try_from(bytes).map(Self).map_err(|_| format!("must be exactly {N} bytes long, this one has {}", bytes.len()))
     }
 }
 
@@ -153,9 +140,7 @@ impl<const N: usize> fmt::Debug for CipherKey<N> {
 pub(super) fn parse_int(text: &str, min: u64, max: u64) -> Result<u64, String> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(format!(
-            "`{text}` is not a whole decimal number (allowed: {min} to {max})"
-        ));
+        return Err(format!("`{text}` is not a whole decimal number (allowed: {min} to {max})"));
     }
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     match unsigned.parse::<u64>() {
@@ -175,11 +160,7 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
 
 /// Comma-separated items, trimmed, empty ones dropped.
 pub(super) fn parse_list(text: &str) -> Vec<String> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(str::to_owned)
-        .collect()
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 /// One of a closed set of lower-case words.
@@ -191,9 +172,7 @@ pub(super) fn parse_choice(text: &str, words: &'static [&'static str]) -> Result
 }
 
 /// A JSON object.
-pub(super) fn parse_json_object(
-    text: &str,
-) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+pub(super) fn parse_json_object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
     match serde_json::from_str(text) {
         Ok(serde_json::Value::Object(map)) => Ok(map),
         Ok(_) => Err("must be a JSON object such as {\"iss\":\"me\"}".to_owned()),
@@ -206,23 +185,17 @@ pub(super) fn parse_spread(text: &str) -> Result<Spread, String> {
     match text {
         "auto" => Ok(Spread::Auto),
         "all" => Ok(Spread::All),
-        _ => parse_int(text, 1, super::knobs::SHARDS_MAX)
-            .ok()
-            .and_then(|n| u16::try_from(n).ok())
-            .map(Spread::Shards)
-            .ok_or_else(|| {
-                format!(
-                    "`{text}` is not one of auto, all or a number of shards (1 to {})",
-                    super::knobs::SHARDS_MAX
-                )
-            }),
+        _ => {
+            parse_int(text, 1, super::knobs::SHARDS_MAX).ok().and_then(|n| u16::try_from(n).ok()).map(Spread::Shards).ok_or_else(
+                || format!("`{text}` is not one of auto, all or a number of shards (1 to {})", super::knobs::SHARDS_MAX),
+            )
+        }
     }
 }
 
 /// An IPv4 or IPv6 address.
 pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
-    text.parse()
-        .map_err(|_| format!("`{text}` is not an IPv4 or IPv6 address"))
+    text.parse().map_err(|_| format!("`{text}` is not an IPv4 or IPv6 address"))
 }
 
 /// A list of addresses or networks (`10.0.0.0/8`, `::1`), kept as written.
@@ -238,8 +211,7 @@ pub(super) fn parse_networks(text: &str) -> Result<Vec<String>, String> {
             IpAddr::V6(_) => 128,
         };
         if let Some(prefix) = prefix {
-            parse_int(prefix, 0, bits_max)
-                .map_err(|_| format!("`{item}`: the prefix length must be 0 to {bits_max}"))?;
+            parse_int(prefix, 0, bits_max).map_err(|_| format!("`{item}`: the prefix length must be 0 to {bits_max}"))?;
         }
     }
     Ok(items)

@@ -172,10 +172,13 @@ impl Control {
         let registry = &mut self.plan.registry;
         let news = match effect {
             ApiEffect::TenantUpserted { external_id, effects, .. } => {
-                let restart = Restart { events: effects.reset_events, joins: effects.reset_joins, presence: effects.reset_presence };
+                let restart =
+                    Restart { events: effects.reset_events, joins: effects.reset_joins, presence: effects.reset_presence };
                 registry.reload(&external_id, restart, now_ms)?.map(|entry| news(entry, effects.disconnect))
             }
-            ApiEffect::TenantDeleted { external_id } => registry.remove(&external_id).map(|entry| TenantNews { config: None, ..news(&entry, true) }),
+            ApiEffect::TenantDeleted { external_id } => {
+                registry.remove(&external_id).map(|entry| TenantNews { config: None, ..news(&entry, true) })
+            }
             ApiEffect::Reload { external_id } => registry.load(&external_id, now_ms)?.map(|entry| news(entry, true)),
             // Nothing to stop or migrate as long as tenants have no database side.
             ApiEffect::Shutdown { .. } | ApiEffect::Migrate { .. } => None,
@@ -195,7 +198,8 @@ impl Control {
         }
         let config = &self.plan.config;
         let own_region = config.region.as_deref().unwrap_or("");
-        let text = if region.is_some_and(|region| region != own_region) { String::new() } else { self.render_metrics(own_region) };
+        let text =
+            if region.is_some_and(|region| region != own_region) { String::new() } else { self.render_metrics(own_region) };
         let headers = vec![("content-type", "text/plain; charset=utf-8".to_owned())];
         Reply::Http { status: 200, headers, body: text.into() }
     }

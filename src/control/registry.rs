@@ -141,7 +141,8 @@ impl Registry {
                 events_per_second_max: tenant.max_events_per_second.into(),
                 presence_events_per_second_max: tenant.max_presence_events_per_second.into(),
                 payload_bytes_max: u64::try_from(tenant.max_payload_size_in_kb).unwrap_or(0) * 1000 + 500,
-                presence_pushes_per_window_max: positive(tenant.max_client_presence_events_per_window).unwrap_or(self.presence_pushes_default),
+                presence_pushes_per_window_max: positive(tenant.max_client_presence_events_per_window)
+                    .unwrap_or(self.presence_pushes_default),
                 presence_window_ms: positive(tenant.client_presence_window_ms).map_or(self.presence_window_ms_default, u64::from),
             },
         })

@@ -77,7 +77,15 @@ impl Hub {
         self.tenants[tenant as usize].shared.cell(self.settings.shard).events.add(count);
     }
 
-    pub(super) fn reply_with<E: Effects>(&self, slot: u32, join_ref: &str, push: &Push<'_>, status: Status, response: &str, fx: &mut E) {
+    pub(super) fn reply_with<E: Effects>(
+        &self,
+        slot: u32,
+        join_ref: &str,
+        push: &Push<'_>,
+        status: Status,
+        response: &str,
+        fx: &mut E,
+    ) {
         let vsn = self.conns[slot as usize].vsn;
         let bytes = encode::reply(vsn, join_ref, &push.reference, &push.topic_json, status, response);
         fx.send(slot, &Rc::new(bytes));

@@ -11,7 +11,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::effects::{Effects, PeerMail, Seat, Timer};
-use super::join::HeldJoin;
+use super::join::HeldJoins;
 use super::presence::ChannelPresence;
 use super::presence_room::PresenceRoom;
 use super::room::{FramePair, Interest, Room, RoomId};
@@ -113,7 +113,7 @@ pub(super) struct Conn {
     pub channels: SmallVec<[ChannelRef; 1]>,
     pub token: Token,
     /// Refused joins that wait for their answer, with what was sent to their topics meanwhile.
-    pub held: Option<Box<Vec<HeldJoin>>>,
+    pub held: Option<Box<HeldJoins>>,
 }
 
 /// One joined channel.

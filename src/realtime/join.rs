@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::dispatch::topic_hash;
 use super::effects::{Effects, PeerMail, Timer};
 use super::hub::{Channel, ChannelRef, ConnId, Hub, Now};
-use super::dispatch::topic_hash;
 use super::join_request::{JoinRequest, legacy_entry};
 use super::lifecycle::CloseCode;
 use super::presence::ChannelPresence;
@@ -39,7 +39,7 @@ const REPLICATION_READY_MS_MAX: u64 = 60_000;
 
 /// A refused join that waits for its answer.
 #[derive(Debug)]
-pub(super) struct HeldJoin {
+struct HeldJoin {
     serial: u32,
     topic: Box<str>,
     reply: Bytes,
@@ -50,6 +50,10 @@ pub(super) struct HeldJoin {
     bytes: usize,
 }
 
+/// Refused joins of one socket, in order. Behind one pointer, since hardly any socket has some.
+#[derive(Debug, Default)]
+pub(super) struct HeldJoins(Vec<HeldJoin>);
+
 /// A join that passed every check.
 struct Admission {
     token: UsableToken,
@@ -57,7 +61,15 @@ struct Admission {
 }
 
 impl Hub {
-    pub(super) fn join<E: Effects>(&mut self, slot: u32, existing: Option<u32>, topic: &str, push: &Push<'_>, now: Now, fx: &mut E) {
+    pub(super) fn join<E: Effects>(
+        &mut self,
+        slot: u32,
+        existing: Option<u32>,
+        topic: &str,
+        push: &Push<'_>,
+        now: Now,
+        fx: &mut E,
+    ) {
         let conn = &self.conns[slot as usize];
         let vsn = conn.vsn;
         let replaced = existing.map(|channel| {
@@ -138,7 +150,17 @@ impl Hub {
 
     /// Makes the channel a member and answers `ok`; fan-out can reach it only behind the reply.
     #[allow(clippy::too_many_arguments, reason = "one step of join, with everything the join found out")]
-    fn enter<E: Effects>(&mut self, slot: u32, topic: &str, push: &Push<'_>, request: &JoinRequest<'_>, admission: Admission, replaced: Option<Bytes>, now: Now, fx: &mut E) -> u32 {
+    fn enter<E: Effects>(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        push: &Push<'_>,
+        request: &JoinRequest<'_>,
+        admission: Admission,
+        replaced: Option<Bytes>,
+        now: Now,
+        fx: &mut E,
+    ) -> u32 {
         let tenant = self.conns[slot as usize].tenant;
         let vsn = self.conns[slot as usize].vsn;
         let entries = if request.legacy { vec![legacy_entry(sub_topic(topic))] } else { Vec::new() };
@@ -153,7 +175,8 @@ impl Hub {
         let room = self.room_for_join(id, tenant, topic);
         let serial = self.next_serial();
         let presence_key = request.presence_key.as_deref().map(Box::from);
-        let presence = (admission.presence_enabled || presence_key.is_some()).then(|| Box::new(ChannelPresence::new(presence_key)));
+        let presence =
+            (admission.presence_enabled || presence_key.is_some()).then(|| Box::new(ChannelPresence::new(presence_key)));
         let channel = self.channels.insert(Channel {
             conn: slot,
             room,
@@ -178,7 +201,7 @@ impl Hub {
         }
         self.stats.joins_ok += 1;
         if admission.presence_enabled {
-            self.to_owner(id, PeerMail::StateRequest { room: id, channel, serial }, now, fx);
+            self.post_to_owner(id, PeerMail::StateRequest { room: id, channel, serial }, now, fx);
         }
         channel
     }
@@ -186,7 +209,13 @@ impl Hub {
     /// What a tenant without a database answers after the `ok` (7.1).
     fn follow_up<E: Effects>(&mut self, channel: u32, request: &JoinRequest<'_>, now: Now, fx: &mut E) {
         if request.legacy {
-            self.send_system(channel, "postgres_changes", Status::Error, "Realtime was unable to connect to the project database", fx);
+            self.send_system(
+                channel,
+                "postgres_changes",
+                Status::Error,
+                "Realtime was unable to connect to the project database",
+                fx,
+            );
         }
         if request.replication_ready {
             let serial = self.channels[channel as usize].serial;
@@ -195,14 +224,23 @@ impl Hub {
     }
 
     #[allow(clippy::too_many_arguments, reason = "one step of join, with everything the join found out")]
-    fn refuse<E: Effects>(&mut self, slot: u32, topic: &str, push: &Push<'_>, refusal: &Refusal, replaced: Option<Bytes>, now: Now, fx: &mut E) {
+    fn refuse<E: Effects>(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        push: &Push<'_>,
+        refusal: &Refusal,
+        replaced: Option<Bytes>,
+        now: Now,
+        fx: &mut E,
+    ) {
         self.stats.joins_error += 1;
         let reason = refusal.reason();
         let conn = &mut self.conns[slot as usize];
         let tenant = &self.tenants[conn.tenant as usize].shared.external_id;
         tracing::error!(error_code = refusal.code(), project = %tenant, "{reason}");
         let response = serde_json::json!({ "reason": reason }).to_string();
-        let held = conn.held.get_or_insert_default();
+        let held = &mut conn.held.get_or_insert_default().0;
         let serial = held.last().map_or(0, |last| last.serial.wrapping_add(1));
         let crowded = held.len() >= HELD_JOINS_MAX;
         held.push(HeldJoin {
@@ -226,7 +264,9 @@ impl Hub {
     /// Keeps a message for a topic whose refused join is not answered yet; false when its topic does not wait.
     pub(super) fn hold_message(&mut self, slot: u32, topic: &str, binary: bool, data: &[u8]) -> bool {
         let held = self.conns[slot as usize].held.as_deref_mut();
-        let Some(join) = held.and_then(|held| held.iter_mut().find(|join| *join.topic == *topic)) else { return false };
+        let Some(join) = held.and_then(|HeldJoins(held)| held.iter_mut().find(|join| *join.topic == *topic)) else {
+            return false;
+        };
         if join.messages.len() < HELD_MESSAGES_MAX && join.bytes + data.len() <= HELD_BYTES_MAX {
             join.bytes += data.len();
             join.messages.push_back((binary, data.to_vec()));
@@ -242,7 +282,7 @@ impl Hub {
             return;
         }
         let conn = &mut self.conns[id.slot as usize];
-        let Some(held) = &mut conn.held else { return };
+        let Some(HeldJoins(held)) = conn.held.as_deref_mut() else { return };
         let Some(position) = held.iter().position(|join| join.serial == serial) else { return };
         let join = held.remove(position);
         if held.is_empty() {

@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn defaults_and_flexible_booleans() {
-        let request = JoinRequest::parse(r#"{"config":{"broadcast":{"self":"TRUE","ack":"true"},"private":"no","presence":{"enabled":7}}}"#);
+        let request = JoinRequest::parse(
+            r#"{"config":{"broadcast":{"self":"TRUE","ack":"true"},"private":"no","presence":{"enabled":7}}}"#,
+        );
         let request = request.unwrap();
         assert!(request.self_broadcast && request.ack && !request.private && !request.presence_enabled);
         assert_eq!(request.invalid, ["presence.enabled", "private"]);
@@ -177,10 +179,23 @@ mod tests {
 
     #[test]
     fn only_a_few_shapes_break_a_join() {
-        for bad in ["17", "[]", r#"{"config":"x"}"#, r#"{"config":[]}"#, r#"{"config":{"broadcast":"x"}}"#, r#"{"config":{"broadcast":[]}}"#, r#"{"config":{"postgres_changes":[1,"a"]}}"#] {
+        for bad in [
+            "17",
+            "[]",
+            r#"{"config":"x"}"#,
+            r#"{"config":[]}"#,
+            r#"{"config":{"broadcast":"x"}}"#,
+            r#"{"config":{"broadcast":[]}}"#,
+            r#"{"config":{"postgres_changes":[1,"a"]}}"#,
+        ] {
             assert!(matches!(JoinRequest::parse(bad), Err(Refusal::Payload(_))), "{bad}");
         }
-        for good in [r#"{"config":{"presence":[1]}}"#, r#"{"config":{"postgres_changes":"x"}}"#, r#"{"config":{"postgres_changes":[null,null]}}"#, r#"{"config":{"postgres_changes":{}}}"#] {
+        for good in [
+            r#"{"config":{"presence":[1]}}"#,
+            r#"{"config":{"postgres_changes":"x"}}"#,
+            r#"{"config":{"postgres_changes":[null,null]}}"#,
+            r#"{"config":{"postgres_changes":{}}}"#,
+        ] {
             assert_eq!(JoinRequest::parse(good).unwrap().postgres_changes, Vec::<&str>::new(), "{good}");
         }
     }

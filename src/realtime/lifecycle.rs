@@ -75,7 +75,7 @@ impl Hub {
         self.remove_member(entry.room, entry.member, fx);
         if entry.presence.is_some_and(|presence| presence.tracked.is_some()) {
             let seat = self.seat(entry.serial);
-            self.to_owner(id, PeerMail::Untrack { room: id, seat }, now, fx);
+            self.post_to_owner(id, PeerMail::Untrack { room: id, seat }, now, fx);
         }
     }
 
@@ -110,7 +110,8 @@ impl Hub {
 
     /// Tenant-wide disconnect (15.2): every channel is told, every socket closed with 1012.
     pub fn disconnect_tenant<E: Effects>(&mut self, external_id: &str, fx: &mut E) {
-        let of_tenant = |hub: &Self, slot: usize| &*hub.tenants[hub.conns[slot].tenant as usize].shared.external_id == external_id;
+        let of_tenant =
+            |hub: &Self, slot: usize| &*hub.tenants[hub.conns[slot].tenant as usize].shared.external_id == external_id;
         let slots: Vec<usize> = self.conns.iter().map(|(slot, _)| slot).filter(|&slot| of_tenant(self, slot)).collect();
         for slot in slots {
             let conn = &self.conns[slot];
@@ -139,7 +140,8 @@ impl Hub {
 
     /// Closes sockets whose channel count has fallen back to zero (15.4).
     pub fn close_channelless<E: Effects>(&mut self, fx: &mut E) {
-        let idle = |conn: &super::hub::Conn| conn.had_channels && conn.channels.is_empty() && conn.held.is_none() && !conn.closing;
+        let idle =
+            |conn: &super::hub::Conn| conn.had_channels && conn.channels.is_empty() && conn.held.is_none() && !conn.closing;
         let slots: Vec<usize> = self.conns.iter().filter(|(_, conn)| idle(conn)).map(|(slot, _)| slot).collect();
         for slot in slots {
             self.close_socket(slot as u32, CloseCode::GoingAway, fx);

@@ -45,7 +45,7 @@ impl ChannelPresence {
 
 impl Hub {
     /// Hands presence mail to the shard that owns the room: often this one.
-    pub(super) fn to_owner<E: Effects>(&mut self, room: RoomId, mail: PeerMail, now: Now, fx: &mut E) {
+    pub(super) fn post_to_owner<E: Effects>(&mut self, room: RoomId, mail: PeerMail, now: Now, fx: &mut E) {
         let owner = room.owner(usize::from(self.settings.shards));
         if owner != self.settings.shard {
             return fx.peer(owner, mail);
@@ -86,7 +86,15 @@ impl Hub {
         }
     }
 
-    fn track<E: Effects>(&mut self, channel: u32, push: &Push<'_>, payload: &str, limits: &super::tenant::Limits, now: Now, fx: &mut E) {
+    fn track<E: Effects>(
+        &mut self,
+        channel: u32,
+        push: &Push<'_>,
+        payload: &str,
+        limits: &super::tenant::Limits,
+        now: Now,
+        fx: &mut E,
+    ) {
         let object = member(payload, "payload").unwrap_or("{}");
         if !is_object(object) {
             const NOT_A_MAP: &str = "{\"reason\":\"Presence track payload must be a map\"}";
@@ -117,7 +125,7 @@ impl Hub {
         let key = presence.key.get_or_insert_with(|| generated_key(fx.random())).clone();
         self.channel_reply(channel, push, Status::Ok, "{}", fx);
         let object = without_references(object);
-        self.to_owner(id, PeerMail::Track { room: id, topic, tenant: shared, seat, key, object, phx_ref }, now, fx);
+        self.post_to_owner(id, PeerMail::Track { room: id, topic, tenant: shared, seat, key, object, phx_ref }, now, fx);
     }
 
     fn untrack<E: Effects>(&mut self, channel: u32, now: Now, fx: &mut E) {
@@ -126,7 +134,7 @@ impl Hub {
         if entry.presence.as_deref_mut().and_then(|presence| presence.tracked.take()).is_some() {
             let id = self.rooms[entry.room as usize].id;
             let seat = self.seat(serial);
-            self.to_owner(id, PeerMail::Untrack { room: id, seat }, now, fx);
+            self.post_to_owner(id, PeerMail::Untrack { room: id, seat }, now, fx);
         }
     }
 
@@ -151,7 +159,12 @@ impl Hub {
 
 /// A key for clients that chose none: a UUID in version 1 form.
 fn generated_key(random: [u8; 16]) -> Box<str> {
-    uuid::Builder::from_bytes(random).with_version(uuid::Version::Mac).with_variant(uuid::Variant::RFC4122).into_uuid().to_string().into()
+    uuid::Builder::from_bytes(random)
+        .with_version(uuid::Version::Mac)
+        .with_variant(uuid::Variant::RFC4122)
+        .into_uuid()
+        .to_string()
+        .into()
 }
 
 /// The object's members without the references that belong to the server (10.3); other members keep their text.

@@ -56,7 +56,18 @@ impl PresenceRoom {
 
 impl Hub {
     #[allow(clippy::too_many_arguments, reason = "the fields of PeerMail::Track")]
-    pub(super) fn presence_track<E: Effects>(&mut self, id: RoomId, topic: Arc<str>, tenant: Arc<TenantShared>, seat: Seat, key: Box<str>, object: Box<str>, phx_ref: [u8; 16], now: Now, fx: &mut E) {
+    pub(super) fn presence_track<E: Effects>(
+        &mut self,
+        id: RoomId,
+        topic: Arc<str>,
+        tenant: Arc<TenantShared>,
+        seat: Seat,
+        key: Box<str>,
+        object: Box<str>,
+        phx_ref: [u8; 16],
+        now: Now,
+        fx: &mut E,
+    ) {
         let room = self.presence.entry(id).or_insert_with(|| PresenceRoom {
             topic,
             tenant,
@@ -177,7 +188,10 @@ mod tests {
         let a = *b"aaaaaaaaaaaaaaaa";
         assert_eq!(with_references("{}", a, None), r#"{"phx_ref":"aaaaaaaaaaaaaaaa"}"#);
         let b = *b"bbbbbbbbbbbbbbbb";
-        assert_eq!(with_references(r#"{"x":"}" } "#, b, Some(a)), r#"{"x":"}","phx_ref":"bbbbbbbbbbbbbbbb","phx_ref_prev":"aaaaaaaaaaaaaaaa"}"#);
+        assert_eq!(
+            with_references(r#"{"x":"}" } "#, b, Some(a)),
+            r#"{"x":"}","phx_ref":"bbbbbbbbbbbbbbbb","phx_ref_prev":"aaaaaaaaaaaaaaaa"}"#
+        );
     }
 
     #[test]

@@ -227,7 +227,15 @@ impl Hub {
     }
 
     /// Delivers to every local member and to the shards with members. `except` is the channel that must not get it.
-    pub(super) fn fan_out<E: Effects>(&mut self, id: RoomId, delivery: Delivery, frames: FramePair, except: Option<u32>, now: Now, fx: &mut E) {
+    pub(super) fn fan_out<E: Effects>(
+        &mut self,
+        id: RoomId,
+        delivery: Delivery,
+        frames: FramePair,
+        except: Option<u32>,
+        now: Now,
+        fx: &mut E,
+    ) {
         if let Some(interest) = self.interest.get(&id) {
             for shard in interest.shards() {
                 let for_shard = |vsn, frame: &Option<Bytes>| interest.wants_at(vsn, shard).then(|| frame.clone()).flatten();
@@ -241,7 +249,15 @@ impl Hub {
     }
 
     /// The local half of [`Hub::fan_out`], also the end of mail from other shards.
-    pub(super) fn fan_out_local<E: Effects>(&mut self, id: RoomId, delivery: Delivery, frames: FramePair, except: Option<u32>, now: Now, fx: &mut E) {
+    pub(super) fn fan_out_local<E: Effects>(
+        &mut self,
+        id: RoomId,
+        delivery: Delivery,
+        frames: FramePair,
+        except: Option<u32>,
+        now: Now,
+        fx: &mut E,
+    ) {
         let Some(&index) = self.room_index.get(&id) else { return };
         let room = &self.rooms[index as usize];
         let v1: Option<Frame> = frames.v1.map(Rc::new);

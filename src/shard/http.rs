@@ -112,7 +112,8 @@ async fn serve(shard: Rc<Shard>, mut incoming: Incoming) {
         let (mut keep_alive, head_only) = (request.keep_alive, request.method == "HEAD");
         let outcome = if upgrade::is_socket_path(&request.segments) {
             match upgrade::handle(&shard, request, incoming, head).await {
-                upgrade::Handled::Answer(request, returned, response) => {
+                upgrade::Handled::Answer(answer) => {
+                    let (request, returned, response) = *answer;
                     incoming = returned;
                     // The body of a refused upgrade is not read.
                     keep_alive &= request.body == BodyKind::None;
@@ -270,7 +271,14 @@ async fn read_more(shard: &Rc<Shard>, stream: &TcpStream, into: &mut Vec<u8>) ->
     }
 }
 
-async fn write_response(shard: &Shard, stream: &TcpStream, response: Response, request_id: &str, keep_alive: bool, head_only: bool) -> bool {
+async fn write_response(
+    shard: &Shard,
+    stream: &TcpStream,
+    response: Response,
+    request_id: &str,
+    keep_alive: bool,
+    head_only: bool,
+) -> bool {
     let mut out = Vec::with_capacity(512 + response.body.len());
     response.with_header("x-request-id", request_id.to_owned()).write_to(&mut out, keep_alive, head_only);
     write_all(shard, stream, &out).await
@@ -281,7 +289,9 @@ async fn write_all(shard: &Shard, stream: &TcpStream, mut bytes: &[u8]) -> bool 
     let write = async {
         while !bytes.is_empty() {
             // SAFETY: the slice is live for the call; the descriptor is kept open by `stream`.
-            let sent = unsafe { libc::send(stream.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+            let sent = unsafe {
+                libc::send(stream.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+            };
             match usize::try_from(sent) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock => {

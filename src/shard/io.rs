@@ -71,7 +71,13 @@ pub struct Io {
 }
 
 impl Io {
-    pub fn new(shard: u16, peers: Vec<Option<Sender<ToShard>>>, outbox_bytes_max: usize, counters: Arc<ShardCounters>, now_ms: u64) -> Self {
+    pub fn new(
+        shard: u16,
+        peers: Vec<Option<Sender<ToShard>>>,
+        outbox_bytes_max: usize,
+        counters: Arc<ShardCounters>,
+        now_ms: u64,
+    ) -> Self {
         Self {
             shard,
             sockets: Vec::new(),
@@ -92,7 +98,8 @@ impl Io {
         if self.sockets.len() <= slot {
             self.sockets.resize_with(slot + 1, || None);
         }
-        self.sockets[slot] = Some(Socket { stream, id, outbox: Outbox::default(), heard_ms: now_ms, closing: false, shut_down: false });
+        self.sockets[slot] =
+            Some(Socket { stream, id, outbox: Outbox::default(), heard_ms: now_ms, closing: false, shut_down: false });
         self.wheel.add(now_ms + idle_ms, ShardTimer::Idle(id));
     }
 

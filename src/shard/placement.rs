@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn tenants_have_different_homes() {
-        let homes: std::collections::HashSet<_> = (0..50).map(|n| place(&format!("t{n}"), &[0; 4], 0, Spread::Auto, 100)).collect();
+        let homes: std::collections::HashSet<_> =
+            (0..50).map(|n| place(&format!("t{n}"), &[0; 4], 0, Spread::Auto, 100)).collect();
         assert_eq!(homes.len(), 4);
     }
 

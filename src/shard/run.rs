@@ -81,11 +81,13 @@ pub fn run(plan: ShardPlan) -> io::Result<()> {
     let entries = plan.config.ring_entries;
     match plan.driver {
         DriverKind::IoUring => {
-            let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().with_entries(entries).enable_timer().build()?;
+            let mut runtime =
+                monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().with_entries(entries).enable_timer().build()?;
             runtime.block_on(serve(plan))
         }
         DriverKind::Epoll => {
-            let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().with_entries(entries).enable_timer().build()?;
+            let mut runtime =
+                monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().with_entries(entries).enable_timer().build()?;
             runtime.block_on(serve(plan))
         }
     }

@@ -18,7 +18,7 @@ use crate::realtime::OpenSocket;
 /// What became of the request.
 pub(super) enum Handled {
     /// Send this and go on.
-    Answer(Request, Incoming, Response),
+    Answer(Box<(Request, Incoming, Response)>),
     /// The connection is a WebSocket now, or another shard's.
     Gone,
 }
@@ -63,13 +63,19 @@ pub(super) async fn handle(shard: &Rc<Shard>, request: Request, incoming: Incomi
             shard.state.borrow().io.counters.upgrades_refused.increment();
             if !refused.code.is_empty() {
                 let project = request.external_id.as_deref().unwrap_or("");
-                tracing::error!(error_code = refused.code, project, "{}: connection refused with {}", refused.code, refused.response.status);
+                tracing::error!(
+                    error_code = refused.code,
+                    project,
+                    "{}: connection refused with {}",
+                    refused.code,
+                    refused.response.status
+                );
             }
             if refused.delayed {
                 let delay_ms = shard.settings.config.connect_error_backoff_ms;
                 monoio::time::sleep(Duration::from_millis(delay_ms)).await;
             }
-            Handled::Answer(request, incoming, refused.response)
+            Handled::Answer(Box::new((request, incoming, refused.response)))
         }
     }
 }
@@ -85,11 +91,16 @@ async fn admit(shard: &Rc<Shard>, request: &Request, placed: bool) -> Result<Adm
     }
     let vsn = Vsn::parse(query_param(&request.query, "vsn").as_deref()).ok_or_else(|| at_once(Response::empty(403)))?;
     let external_id = request.external_id.as_deref().unwrap_or("");
-    let tenant = shard.find_tenant(external_id).await.map_err(|LookupFailed| refused(500, "ErrorConnectingToWebsocket", "Error connecting to Realtime"))?;
+    let tenant = shard
+        .find_tenant(external_id)
+        .await
+        .map_err(|LookupFailed| refused(500, "ErrorConnectingToWebsocket", "Error connecting to Realtime"))?;
     let Some(tenant) = tenant else { return Err(refused(404, "TenantNotFound", "Tenant not found")) };
 
     let mut state = shard.state.borrow_mut();
-    let Some((_, config, shared)) = state.hub.tenant(external_id) else { return Err(refused(404, "TenantNotFound", "Tenant not found")) };
+    let Some((_, config, shared)) = state.hub.tenant(external_id) else {
+        return Err(refused(404, "TenantNotFound", "Tenant not found"));
+    };
     let (config, shared) = (config.clone(), shared.clone());
     if config.suspended {
         return Err(refused(403, "RealtimeDisabledForTenant", "Realtime was disabled for this tenant"));
@@ -97,14 +108,23 @@ async fn admit(shard: &Rc<Shard>, request: &Request, placed: bool) -> Result<Adm
     if request.upgrade.is_ok() && !placed && shard.settings.shards > 1 {
         let connections: Vec<u64> = shared.connections_by_shard().collect();
         let settings = &shard.settings;
-        let target = place(external_id, &connections, usize::from(settings.shard), settings.config.spread, settings.config.spread_connections);
+        let target = place(
+            external_id,
+            &connections,
+            usize::from(settings.shard),
+            settings.config.spread,
+            settings.config.spread_connections,
+        );
         if target != usize::from(settings.shard) {
             return Ok(Admitted::Elsewhere(u16::try_from(target).expect("there are at most SHARDS_MAX shards")));
         }
     }
     let token = request.x_api_key.clone().or_else(|| query_param(&request.query, "apikey"));
     let token = token.ok_or_else(|| refused(401, "MissingAPIKey", "API key is missing"))?;
-    state.hub.verify(&config, &token, now()).map_err(|error| refused(error.upgrade_status(), error.code(), &error.upgrade_text()))?;
+    state
+        .hub
+        .verify(&config, &token, now())
+        .map_err(|error| refused(error.upgrade_status(), error.code(), &error.upgrade_text()))?;
     if shared.users() >= config.limits.concurrent_users_max {
         return Err(refused(429, "ConnectionRateLimitReached", "Too many connected users"));
     }
@@ -113,7 +133,8 @@ async fn admit(shard: &Rc<Shard>, request: &Request, placed: bool) -> Result<Adm
     }
     match &request.upgrade {
         Ok(accept) => Ok(Admitted::Here(*accept, OpenSocket { tenant, vsn, token: token.into() })),
-        Err(text) => Err(at_once(Response::with_body(400, "", text.clone().into()))),
+        // Plain text without a type, as the original sends it.
+        Err(text) => Err(at_once(Response { status: 400, headers: Vec::new(), body: text.clone().into() })),
     }
 }
 

@@ -71,11 +71,11 @@ mod tests {
         wheel.add(1_000, 1);
         wheel.add(1_100, 2);
         wheel.add(60_000, 3);
-        assert_eq!(fire(&mut wheel, 1_007), []);
+        assert_eq!(fire(&mut wheel, 1_007), Vec::<u32>::new());
         assert_eq!(fire(&mut wheel, 1_008), [1]);
-        assert_eq!(fire(&mut wheel, 1_099), []);
+        assert_eq!(fire(&mut wheel, 1_099), Vec::<u32>::new());
         assert_eq!(fire(&mut wheel, 1_115), [2]);
-        assert_eq!(fire(&mut wheel, 59_999), []);
+        assert_eq!(fire(&mut wheel, 59_999), Vec::<u32>::new());
         assert_eq!(fire(&mut wheel, 60_000 + TICK_MS), [3]);
     }
 

@@ -201,12 +201,7 @@ impl Code {
                 tracing::error!(external_id, error_code = code, "{code}: {text}");
             }
             Severity::Critical => {
-                tracing::error!(
-                    severity = "critical",
-                    external_id,
-                    error_code = code,
-                    "{code}: {text}"
-                );
+                tracing::error!(severity = "critical", external_id, error_code = code, "{code}: {text}");
             }
         }
     }
@@ -226,10 +221,7 @@ mod tests {
     fn spelling_and_level_are_those_of_the_specification() {
         assert_eq!(Code::MissingAPIKey.as_str(), "MissingAPIKey");
         assert_eq!(Code::InvalidJWTToken.severity(), Severity::Warning);
-        assert_eq!(
-            Code::ClientJoinRateLimitReached.severity(),
-            Severity::Critical
-        );
+        assert_eq!(Code::ClientJoinRateLimitReached.severity(), Severity::Critical);
         assert_eq!(Code::HttpClientError.severity(), Severity::Warning);
         assert_eq!(Code::Unauthorized.to_string(), "Unauthorized");
     }

@@ -14,16 +14,7 @@ use super::redact::redact;
 use crate::config::LogLevel;
 
 /// Metadata shown before the level, in this order.
-const METADATA: [&str; 8] = [
-    "request_id",
-    "project",
-    "external_id",
-    "application_name",
-    "error_code",
-    "sub",
-    "iss",
-    "exp",
-];
+const METADATA: [&str; 8] = ["request_id", "project", "external_id", "application_name", "error_code", "sub", "iss", "exp"];
 
 /// Longest message written; the rest is cut (a logged payload may be megabytes).
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
@@ -73,12 +64,7 @@ impl Fields {
     }
 
     /// The JSON form, with the final newline.
-    pub(super) fn json(
-        &self,
-        time: &str,
-        level: LogLevel,
-        node: &[(&'static str, String)],
-    ) -> String {
+    pub(super) fn json(&self, time: &str, level: LogLevel, node: &[(&'static str, String)]) -> String {
         let mut object = Map::new();
         object.insert("time".to_owned(), time.into());
         object.insert("level".to_owned(), level.as_str().into());

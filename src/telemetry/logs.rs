@@ -61,15 +61,9 @@ pub fn init(config: &Config) -> Result<LogGuard, String> {
         tracing::warn!("{warning}");
     }
     if !config.inert.is_empty() {
-        tracing::debug!(
-            "variables without meaning here: {}",
-            config.inert.join(", ")
-        );
+        tracing::debug!("variables without meaning here: {}", config.inert.join(", "));
     }
-    Ok(LogGuard {
-        dropped,
-        _writer: guard,
-    })
+    Ok(LogGuard { dropped, _writer: guard })
 }
 
 /// Where a line goes; `NonBlocking` is cloned per event, which is two reference counts.
@@ -97,10 +91,7 @@ impl<W: Sink> LineLayer<W> {
         Self {
             level_min: config.log_level,
             format: config.log_format,
-            node: node
-                .into_iter()
-                .filter_map(|(key, value)| Some((key, value.clone()?)))
-                .collect(),
+            node: node.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect(),
             sink,
         }
     }
@@ -112,9 +103,7 @@ fn level_filter(level: LogLevel) -> LevelFilter {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info | LogLevel::Notice => LevelFilter::INFO,
         LogLevel::Warning => LevelFilter::WARN,
-        LogLevel::Error | LogLevel::Critical | LogLevel::Alert | LogLevel::Emergency => {
-            LevelFilter::ERROR
-        }
+        LogLevel::Error | LogLevel::Critical | LogLevel::Alert | LogLevel::Emergency => LevelFilter::ERROR,
     }
 }
 
@@ -122,12 +111,7 @@ impl<S: Subscriber, W: Sink> Layer<S> for LineLayer<W> {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         let own = metadata.target().starts_with(OWN_TARGET);
         let limit = level_filter(self.level_min);
-        *metadata.level()
-            <= if own {
-                limit
-            } else {
-                limit.min(LevelFilter::WARN)
-            }
+        *metadata.level() <= if own { limit } else { limit.min(LevelFilter::WARN) }
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -142,9 +126,7 @@ impl<S: Subscriber, W: Sink> Layer<S> for LineLayer<W> {
             return;
         }
         // The format has no part that can be missing from a UTC time.
-        let time = OffsetDateTime::now_utc()
-            .format(TIME_FORMAT)
-            .unwrap_or_default();
+        let time = OffsetDateTime::now_utc().format(TIME_FORMAT).unwrap_or_default();
         let line = match self.format {
             LogFormat::Text => fields.text(&time, level),
             LogFormat::Json => fields.json(&time, level, &self.node),
@@ -214,10 +196,7 @@ mod tests {
         let line = logged(&[], || {
             tracing::error!("a\nb\x1b[31m eyJhbGciOiJIUzI1NiJ9.e30.c2ln ?apikey=secret");
         });
-        assert_eq!(
-            untimed(&line),
-            "[error] a\\nb\\u{1b}[31m <jwt> ?apikey=<redacted>\n"
-        );
+        assert_eq!(untimed(&line), "[error] a\\nb\\u{1b}[31m <jwt> ?apikey=<redacted>\n");
     }
 
     #[test]
@@ -231,10 +210,7 @@ mod tests {
             Code::IncreaseConnectionPool.log_at(Severity::Critical, "", "c");
         };
         let count = |level| logged(&[("LOG_LEVEL", level)], events).lines().count();
-        let counts = [
-            "debug", "info", "notice", "warning", "error", "critical", "alert",
-        ]
-        .map(count);
+        let counts = ["debug", "info", "notice", "warning", "error", "critical", "alert"].map(count);
         assert_eq!(counts, [6, 5, 4, 3, 2, 1, 0]);
         let critical = logged(&[("LOG_LEVEL", "critical")], events);
         assert!(critical.contains("[critical] IncreaseConnectionPool: c"));
@@ -253,12 +229,7 @@ mod tests {
     fn json_lines_carry_the_node_and_every_field() {
         let variables = [("RINGCAST_LOG_FORMAT", "json"), ("REGION", "eu")];
         let line = logged(&variables, || {
-            tracing::warn!(
-                external_id = "abc",
-                sub = "eyJhbGciOiJIUzI1NiJ9",
-                n = 4,
-                "text"
-            );
+            tracing::warn!(external_id = "abc", sub = "eyJhbGciOiJIUzI1NiJ9", n = 4, "text");
         });
         let object: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(object["level"], "warning");

@@ -65,42 +65,12 @@ use CounterKind::{Counter, Gauge};
 type TenantValue = fn(&TenantSample) -> u64;
 
 const TENANT_METRICS: &[(&str, CounterKind, &str, TenantValue)] = &[
-    (
-        "realtime_connections_connected",
-        Gauge,
-        "Connected users of the tenant on this node.",
-        |t| t.connected,
-    ),
-    (
-        "realtime_connections_connected_cluster",
-        Gauge,
-        "Connected users of the tenant in the cluster.",
-        |t| t.connected,
-    ),
-    (
-        "realtime_channel_joins",
-        Counter,
-        "Joins of the tenant.",
-        |t| t.joins,
-    ),
-    (
-        "realtime_channel_events",
-        Counter,
-        "Events of the tenant.",
-        |t| t.events,
-    ),
-    (
-        "realtime_channel_presence_events",
-        Counter,
-        "Presence events of the tenant.",
-        |t| t.presence_events,
-    ),
-    (
-        "ringcast_tenant_http_requests_total",
-        Counter,
-        "Requests to the HTTP endpoints of the tenant.",
-        |t| t.http_requests,
-    ),
+    ("realtime_connections_connected", Gauge, "Connected users of the tenant on this node.", |t| t.connected),
+    ("realtime_connections_connected_cluster", Gauge, "Connected users of the tenant in the cluster.", |t| t.connected),
+    ("realtime_channel_joins", Counter, "Joins of the tenant.", |t| t.joins),
+    ("realtime_channel_events", Counter, "Events of the tenant.", |t| t.events),
+    ("realtime_channel_presence_events", Counter, "Presence events of the tenant.", |t| t.presence_events),
+    ("ringcast_tenant_http_requests_total", Counter, "Requests to the HTTP endpoints of the tenant.", |t| t.http_requests),
 ];
 
 fn tenant_families(input: &MetricsInput) -> Vec<Family> {
@@ -123,61 +93,16 @@ fn global_families(input: &MetricsInput) -> Vec<Family> {
     let users = tenants(|t| t.connected);
     let open = shards(|s| s.connections_open);
     let metrics = [
-        (
-            "realtime_connections_global_connected",
-            Gauge,
-            "Connected users of all tenants on this node.",
-            users,
-        ),
-        (
-            "realtime_connections_global_connected_cluster",
-            Gauge,
-            "Connected users of all tenants in the cluster.",
-            users,
-        ),
-        (
-            "realtime_channel_global_joins",
-            Counter,
-            "Joins of all tenants.",
-            tenants(|t| t.joins),
-        ),
-        (
-            "realtime_channel_global_events",
-            Counter,
-            "Events of all tenants.",
-            tenants(|t| t.events),
-        ),
-        (
-            "realtime_channel_global_presence_events",
-            Counter,
-            "Presence events of all tenants.",
-            tenants(|t| t.presence_events),
-        ),
-        (
-            "realtime_channel_global_input_bytes",
-            Counter,
-            "Bytes received on sockets.",
-            shards(|s| s.bytes_in),
-        ),
-        (
-            "realtime_channel_global_output_bytes",
-            Counter,
-            "Bytes sent on sockets.",
-            shards(|s| s.bytes_out),
-        ),
+        ("realtime_connections_global_connected", Gauge, "Connected users of all tenants on this node.", users),
+        ("realtime_connections_global_connected_cluster", Gauge, "Connected users of all tenants in the cluster.", users),
+        ("realtime_channel_global_joins", Counter, "Joins of all tenants.", tenants(|t| t.joins)),
+        ("realtime_channel_global_events", Counter, "Events of all tenants.", tenants(|t| t.events)),
+        ("realtime_channel_global_presence_events", Counter, "Presence events of all tenants.", tenants(|t| t.presence_events)),
+        ("realtime_channel_global_input_bytes", Counter, "Bytes received on sockets.", shards(|s| s.bytes_in)),
+        ("realtime_channel_global_output_bytes", Counter, "Bytes sent on sockets.", shards(|s| s.bytes_out)),
         ("phoenix_connections_total", Gauge, "TCP connections.", open),
-        (
-            "phoenix_connections_active",
-            Gauge,
-            "TCP connections being served.",
-            open,
-        ),
-        (
-            "phoenix_connections_max",
-            Gauge,
-            "Soft maximum of TCP connections.",
-            input.connections_max,
-        ),
+        ("phoenix_connections_active", Gauge, "TCP connections being served.", open),
+        ("phoenix_connections_max", Gauge, "Soft maximum of TCP connections.", input.connections_max),
     ];
     metrics
         .into_iter()
@@ -195,11 +120,7 @@ fn joined_family(input: &MetricsInput) -> Family {
     let ok = input.shards.iter().map(|s| s.joins_ok).sum();
     let error = input.shards.iter().map(|s| s.joins_error).sum();
     for (result, value) in [("ok", ok), ("error", error)] {
-        let labels = [
-            ("result", result.to_owned()),
-            ("transport", "websocket".to_owned()),
-            ("endpoint", "ringcast".to_owned()),
-        ];
+        let labels = [("result", result.to_owned()), ("transport", "websocket".to_owned()), ("endpoint", "ringcast".to_owned())];
         family.push(node_labels(input, labels), value);
     }
     family
@@ -221,16 +142,9 @@ fn shard_families(input: &MetricsInput) -> Vec<Family> {
         .collect()
 }
 
-fn node_labels<const N: usize>(
-    input: &MetricsInput,
-    own: [(&'static str, String); N],
-) -> Vec<(&'static str, String)> {
+fn node_labels<const N: usize>(input: &MetricsInput, own: [(&'static str, String); N]) -> Vec<(&'static str, String)> {
     let node = &input.node;
-    let mut labels = vec![
-        ("region", node.region.clone()),
-        ("host", node.host.clone()),
-        ("id", node.id.clone()),
-    ];
+    let mut labels = vec![("region", node.region.clone()), ("host", node.host.clone()), ("id", node.id.clone())];
     labels.extend(own);
     labels
 }
@@ -244,11 +158,7 @@ mod tests {
 
     fn input() -> MetricsInput {
         MetricsInput {
-            node: NodeLabels {
-                region: "eu".to_owned(),
-                host: "h".to_owned(),
-                id: "n1".to_owned(),
-            },
+            node: NodeLabels { region: "eu".to_owned(), host: "h".to_owned(), id: "n1".to_owned() },
             connections_max: 100,
             ..MetricsInput::default()
         }
@@ -258,10 +168,7 @@ mod tests {
     fn reference_names_exist_without_tenants() {
         let parsed = strict::parse(&render(&families(&input())));
         for name in ["realtime_connections_connected", "realtime_channel_joins"] {
-            assert!(
-                parsed.families.iter().any(|family| family == name),
-                "{name}"
-            );
+            assert!(parsed.families.iter().any(|family| family == name), "{name}");
             assert_eq!(parsed.count(name), 0);
         }
         assert_eq!(parsed.value("phoenix_connections_max", &NODE), Some(100.0));
@@ -271,19 +178,11 @@ mod tests {
     fn tenants_are_labelled_and_summed() {
         let mut input = input();
         for (external_id, connected, joins) in [("a", 2, 10), ("we\"ird\n", 3, 20)] {
-            input.tenants.push(TenantSample {
-                external_id: external_id.to_owned(),
-                connected,
-                joins,
-                ..TenantSample::default()
-            });
+            input.tenants.push(TenantSample { external_id: external_id.to_owned(), connected, joins, ..TenantSample::default() });
         }
         let parsed = strict::parse(&render(&families(&input)));
         let labels = [NODE[0], NODE[1], NODE[2], ("tenant", "we\"ird\n")];
-        assert_eq!(
-            parsed.value("realtime_connections_connected", &labels),
-            Some(3.0)
-        );
+        assert_eq!(parsed.value("realtime_connections_connected", &labels), Some(3.0));
         let global = parsed.value("realtime_channel_global_joins", &NODE);
         assert_eq!(global, Some(30.0));
     }
@@ -291,33 +190,16 @@ mod tests {
     #[test]
     fn shards_are_labelled_and_summed() {
         let mut input = input();
-        let shard = |open, joins_ok, bytes_in| ShardSnapshot {
-            connections_open: open,
-            joins_ok,
-            bytes_in,
-            ..ShardSnapshot::default()
-        };
+        let shard =
+            |open, joins_ok, bytes_in| ShardSnapshot { connections_open: open, joins_ok, bytes_in, ..ShardSnapshot::default() };
         input.shards = vec![shard(1, 5, 100), shard(2, 6, 200)];
         let parsed = strict::parse(&render(&families(&input)));
         let second = [NODE[0], NODE[1], NODE[2], ("shard", "1")];
-        assert_eq!(
-            parsed.value("ringcast_shard_bytes_in_total", &second),
-            Some(200.0)
-        );
+        assert_eq!(parsed.value("ringcast_shard_bytes_in_total", &second), Some(200.0));
         assert_eq!(parsed.value("phoenix_connections_active", &NODE), Some(3.0));
         let bytes = parsed.value("realtime_channel_global_input_bytes", &NODE);
         assert_eq!(bytes, Some(300.0));
-        let joined = [
-            ("endpoint", "ringcast"),
-            NODE[0],
-            NODE[1],
-            NODE[2],
-            ("result", "ok"),
-            ("transport", "websocket"),
-        ];
-        assert_eq!(
-            parsed.value("phoenix_channel_joined_total", &joined),
-            Some(11.0)
-        );
+        let joined = [("endpoint", "ringcast"), NODE[0], NODE[1], NODE[2], ("result", "ok"), ("transport", "websocket")];
+        assert_eq!(parsed.value("phoenix_channel_joined_total", &joined), Some(11.0));
     }
 }

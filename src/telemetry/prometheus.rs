@@ -34,12 +34,7 @@ pub struct Sample {
 impl Family {
     /// A family without samples.
     pub const fn new(name: &'static str, kind: CounterKind, help: &'static str) -> Self {
-        Self {
-            name,
-            help,
-            kind,
-            samples: Vec::new(),
-        }
+        Self { name, help, kind, samples: Vec::new() }
     }
 
     /// Adds a sample. Counts above 2^53 lose their last digits, as in every Prometheus value.
@@ -127,10 +122,7 @@ mod tests {
              a_total{id=\"1\",tenant=\"q\\\"b\\\\n\\nx\"} 7\n# EOF\n"
         );
         let parsed = strict::parse(&text);
-        assert_eq!(
-            parsed.value("a_total", &[("id", "1"), ("tenant", &odd)]),
-            Some(7.0)
-        );
+        assert_eq!(parsed.value("a_total", &[("id", "1"), ("tenant", &odd)]), Some(7.0));
     }
 
     #[test]

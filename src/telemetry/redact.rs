@@ -48,11 +48,7 @@ fn secret_at(bytes: &[u8], at: usize) -> Option<(usize, usize, &'static str)> {
     if bytes[at] == b'=' {
         let start = at + 1;
         let end = end_of(bytes, start, is_parameter_byte);
-        return (end > start && names_credential(&bytes[..at])).then_some((
-            start,
-            end,
-            "<redacted>",
-        ));
+        return (end > start && names_credential(&bytes[..at])).then_some((start, end, "<redacted>"));
     }
     let end = end_of(bytes, at, is_token_byte);
     (bytes[at..].starts_with(JWT_START) && end - at >= JWT_BYTES_MIN).then_some((at, end, "<jwt>"))
@@ -63,9 +59,7 @@ fn names_credential(before: &[u8]) -> bool {
     let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     let length = before.iter().rev().take_while(|b| is_name_byte(b)).count();
     let name = &before[before.len() - length..];
-    PARAMETERS
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known))
+    PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 fn end_of(bytes: &[u8], start: usize, belongs: fn(u8) -> bool) -> usize {
@@ -92,10 +86,7 @@ mod tests {
     fn tokens_anywhere_are_hidden() {
         let line = format!("join {{\"access_token\":\"{JWT}\"}} failed for Bearer {JWT}");
         let hidden = redact(&line);
-        assert_eq!(
-            hidden,
-            "join {\"access_token\":\"<jwt>\"} failed for Bearer <jwt>"
-        );
+        assert_eq!(hidden, "join {\"access_token\":\"<jwt>\"} failed for Bearer <jwt>");
     }
 
     #[test]
@@ -108,8 +99,7 @@ mod tests {
     fn credential_parameters_are_hidden_whatever_they_hold() {
         for name in ["apikey", "token", "access_token", "USER_TOKEN", "jwt"] {
             let line = format!("GET /socket/websocket?vsn=1.0.0&{name}=abc%20d&log_level=info 403");
-            let hidden =
-                format!("GET /socket/websocket?vsn=1.0.0&{name}=<redacted>&log_level=info 403");
+            let hidden = format!("GET /socket/websocket?vsn=1.0.0&{name}=<redacted>&log_level=info 403");
             assert_eq!(redact(&line), hidden);
         }
         assert_eq!(redact("?token=x"), "?token=<redacted>");
@@ -117,18 +107,8 @@ mod tests {
 
     #[test]
     fn ordinary_text_is_borrowed() {
-        for line in [
-            "",
-            "every eye sees",
-            "eyJshort",
-            "tokens=5 my_token_count=7 key=value",
-            "token= 5",
-            "größe=1 ✓",
-        ] {
-            assert!(
-                matches!(redact(line), Cow::Borrowed(same) if same == line),
-                "{line}"
-            );
+        for line in ["", "every eye sees", "eyJshort", "tokens=5 my_token_count=7 key=value", "token= 5", "größe=1 ✓"] {
+            assert!(matches!(redact(line), Cow::Borrowed(same) if same == line), "{line}");
         }
     }
 }

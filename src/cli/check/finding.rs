@@ -33,34 +33,14 @@ pub(super) struct Finding {
 
 impl Finding {
     pub(super) fn ok(subject: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            verdict: Verdict::Ok,
-            subject,
-            found: found.into(),
-            advice: None,
-        }
+        Self { verdict: Verdict::Ok, subject, found: found.into(), advice: None }
     }
 
-    pub(super) fn warn(
-        subject: &'static str,
-        found: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Self {
-        Self {
-            verdict: Verdict::Warn,
-            advice: Some(advice.into()),
-            ..Self::ok(subject, found)
-        }
+    pub(super) fn warn(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warn, advice: Some(advice.into()), ..Self::ok(subject, found) }
     }
 
-    pub(super) fn fail(
-        subject: &'static str,
-        found: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Self {
-        Self {
-            verdict: Verdict::Fail,
-            ..Self::warn(subject, found, advice)
-        }
+    pub(super) fn fail(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Fail, ..Self::warn(subject, found, advice) }
     }
 }

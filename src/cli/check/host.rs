@@ -55,8 +55,7 @@ pub(super) fn read(config: &Config) -> Host {
         tcp_read_buffer: numbers::<3>("/proc/sys/net/ipv4/tcp_rmem"),
         tcp_write_buffer: numbers::<3>("/proc/sys/net/ipv4/tcp_wmem"),
         allowed_cpus: cpuset::allowed().unwrap_or_default(),
-        huge_pages: text("/sys/kernel/mm/transparent_hugepage/enabled")
-            .and_then(|words| chosen_word(&words)),
+        huge_pages: text("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|words| chosen_word(&words)),
         memory_total: text("/proc/meminfo").and_then(|info| total_memory(&info)),
         memory_limit: memory_limit(),
         state_dir: probe::writable(&config.state_dir),
@@ -73,10 +72,7 @@ fn number(path: &str) -> Option<u64> {
 }
 
 fn numbers<const N: usize>(path: &str) -> Option<[u64; N]> {
-    let numbers: Option<Vec<u64>> = text(path)?
-        .split_whitespace()
-        .map(|word| word.parse().ok())
-        .collect();
+    let numbers: Option<Vec<u64>> = text(path)?.split_whitespace().map(|word| word.parse().ok()).collect();
     numbers?.try_into().ok()
 }
 
@@ -112,15 +108,7 @@ fn memory_limit() -> Option<u64> {
 fn limit_of_group(root: &Path, group: &str, file: &str) -> Option<u64> {
     let folder = root.join(group.trim_start_matches('/'));
     let folders = folder.ancestors().take_while(|path| path.starts_with(root));
-    folders
-        .filter_map(|path| {
-            fs::read_to_string(path.join(file))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()
-        })
-        .min()
+    folders.filter_map(|path| fs::read_to_string(path.join(file)).ok()?.trim().parse().ok()).min()
 }
 
 #[cfg(test)]
@@ -129,10 +117,7 @@ mod tests {
 
     #[test]
     fn kernel_texts_are_understood() {
-        assert_eq!(
-            chosen_word("always [madvise] never").as_deref(),
-            Some("madvise")
-        );
+        assert_eq!(chosen_word("always [madvise] never").as_deref(), Some("madvise"));
         assert_eq!(chosen_word(""), None);
         let info = "MemFree: 1 kB\nMemTotal:       24689048 kB\n";
         assert_eq!(total_memory(info), Some(24_689_048 * 1024));
@@ -145,10 +130,7 @@ mod tests {
         std::fs::create_dir_all(&inner).expect("made");
         std::fs::write(inner.join("memory.max"), "max\n").expect("written");
         std::fs::write(root.path().join("a/memory.max"), "1000\n").expect("written");
-        assert_eq!(
-            limit_of_group(root.path(), "/a/b", "memory.max"),
-            Some(1000)
-        );
+        assert_eq!(limit_of_group(root.path(), "/a/b", "memory.max"), Some(1000));
         assert_eq!(limit_of_group(root.path(), "/", "memory.max"), None);
     }
 }

@@ -31,11 +31,7 @@ const SOCKET_BUFFER_MAX_MIN: u64 = 1 << 20;
 
 /// Judges everything, host first.
 pub(super) fn judge(config: &Config, host: &Host) -> Vec<Finding> {
-    let mut findings = vec![
-        kernel(host),
-        io_uring(config, host),
-        open_files(config, host),
-    ];
+    let mut findings = vec![kernel(host), io_uring(config, host), open_files(config, host)];
     findings.extend(queues(config, host));
     findings.extend(network_memory(config, host));
     findings.push(cpus(config, host));
@@ -83,14 +79,12 @@ fn io_uring(config: &Config, host: &Host) -> Finding {
     };
     let too_old = kernel_version(&host.kernel_release).is_some_and(|v| v < KERNEL_IO_URING);
     let (reason, advice) = match errno {
-        libc::ENOSYS if too_old => (
-            "ENOSYS: the kernel is too old".to_owned(),
-            format!("upgrade the kernel to {KERNEL_RECOMMENDED} or newer"),
-        ),
+        libc::ENOSYS if too_old => {
+            ("ENOSYS: the kernel is too old".to_owned(), format!("upgrade the kernel to {KERNEL_RECOMMENDED} or newer"))
+        }
         libc::ENOSYS => (
             "ENOSYS: not built into the kernel, or hidden by a sandbox".to_owned(),
-            "docker run --security-opt seccomp=unconfined (or a profile with io_uring_*)"
-                .to_owned(),
+            "docker run --security-opt seccomp=unconfined (or a profile with io_uring_*)".to_owned(),
         ),
         libc::EPERM | libc::EACCES => (
             "EPERM: forbidden by seccomp or by kernel.io_uring_disabled".to_owned(),
@@ -102,10 +96,7 @@ fn io_uring(config: &Config, host: &Host) -> Finding {
             "ENOMEM: the locked-memory limit is too small".to_owned(),
             "systemd: LimitMEMLOCK=infinity; docker: --ulimit memlock=-1".to_owned(),
         ),
-        errno => (
-            std::io::Error::from_raw_os_error(errno).to_string(),
-            "see the error in io_uring_setup(2)".to_owned(),
-        ),
+        errno => (std::io::Error::from_raw_os_error(errno).to_string(), "see the error in io_uring_setup(2)".to_owned()),
     };
     match config.driver {
         Driver::IoUring => Finding::fail("io_uring", reason, advice),
@@ -125,28 +116,14 @@ fn open_files(config: &Config, host: &Host) -> Finding {
     };
     let limit = config.rlimit_nofile.unwrap_or(hard).min(hard);
     let found = format!("soft {soft}, hard {hard}, needed {needed}");
-    if limit < needed {
-        Finding::fail("open files", found, advice)
-    } else {
-        Finding::ok("open files", found)
-    }
+    if limit < needed { Finding::fail("open files", found, advice) } else { Finding::ok("open files", found) }
 }
 
 /// Settings that must be at least as large as something: one sysctl each.
-fn at_least(
-    subject: &'static str,
-    sysctl: &str,
-    found: Option<u64>,
-    wanted: u64,
-    why: &str,
-) -> Option<Finding> {
+fn at_least(subject: &'static str, sysctl: &str, found: Option<u64>, wanted: u64, why: &str) -> Option<Finding> {
     let found = found?;
     Some(if found < wanted {
-        Finding::warn(
-            subject,
-            format!("{found} is below {wanted}: {why}"),
-            format!("sysctl -w {sysctl}={wanted}"),
-        )
+        Finding::warn(subject, format!("{found} is below {wanted}: {why}"), format!("sysctl -w {sysctl}={wanted}"))
     } else {
         Finding::ok(subject, found.to_string())
     })
@@ -154,9 +131,7 @@ fn at_least(
 
 fn queues(config: &Config, host: &Host) -> Vec<Finding> {
     let backlog = u64::from(config.backlog);
-    let ports = host
-        .local_ports
-        .map(|(first, last)| last.saturating_sub(first) + 1);
+    let ports = host.local_ports.map(|(first, last)| last.saturating_sub(first) + 1);
     let port_finding = ports.map(|count| {
         if count < LOCAL_PORTS_MIN {
             Finding::warn(
@@ -206,25 +181,14 @@ fn network_memory(config: &Config, host: &Host) -> Vec<Finding> {
             let pages = wanted / 4096;
             Finding::warn(
                 "tcp_mem",
-                format!(
-                    "{found}; {} connections may need {}",
-                    config.max_connections,
-                    human(wanted)
-                ),
-                format!(
-                    "sysctl -w net.ipv4.tcp_mem='{} {pages} {}'",
-                    pages / 2,
-                    pages * 2
-                ),
+                format!("{found}; {} connections may need {}", config.max_connections, human(wanted)),
+                format!("sysctl -w net.ipv4.tcp_mem='{} {pages} {}'", pages / 2, pages * 2),
             )
         } else {
             Finding::ok("tcp_mem", found)
         });
     }
-    let buffers = [
-        ("tcp_rmem", host.tcp_read_buffer),
-        ("tcp_wmem", host.tcp_write_buffer),
-    ];
+    let buffers = [("tcp_rmem", host.tcp_read_buffer), ("tcp_wmem", host.tcp_write_buffer)];
     for (subject, buffer) in buffers {
         let Some([min, default, max]) = buffer else {
             continue;
@@ -234,10 +198,7 @@ fn network_memory(config: &Config, host: &Host) -> Vec<Finding> {
             Finding::warn(
                 subject,
                 format!("{found}; the maximum is small for large messages"),
-                format!(
-                    "sysctl -w net.ipv4.{subject}='{min} {default} {}'",
-                    4 * SOCKET_BUFFER_MAX_MIN
-                ),
+                format!("sysctl -w net.ipv4.{subject}='{min} {default} {}'", 4 * SOCKET_BUFFER_MAX_MIN),
             )
         } else {
             Finding::ok(subject, found)
@@ -250,25 +211,14 @@ fn cpus(config: &Config, host: &Host) -> Finding {
     let plan = match config.core_plan(&host.allowed_cpus) {
         Ok(plan) => plan,
         Err(error) => {
-            return Finding::fail(
-                "cpus",
-                error.to_string(),
-                "correct RINGCAST_CORES or the cpuset",
-            );
+            return Finding::fail("cpus", error.to_string(), "correct RINGCAST_CORES or the cpuset");
         }
     };
     let shards = plan.shard_cores.len();
     let cores = plan.control_cores.len();
-    let found = format!(
-        "{shards} shards on CPUs {}",
-        cpuset::format(&plan.control_cores)
-    );
+    let found = format!("{shards} shards on CPUs {}", cpuset::format(&plan.control_cores));
     if shards > cores {
-        return Finding::warn(
-            "cpus",
-            format!("{found}: some shards share a CPU"),
-            format!("RINGCAST_SHARDS={cores}"),
-        );
+        return Finding::warn("cpus", format!("{found}: some shards share a CPU"), format!("RINGCAST_SHARDS={cores}"));
     }
     Finding::ok("cpus", found)
 }
@@ -293,12 +243,7 @@ fn memory(config: &Config, host: &Host) -> Vec<Finding> {
         _ => "memory of the machine",
     };
     let idle = config.max_connections.saturating_mul(CONNECTION_BYTES);
-    let found = format!(
-        "{} ({origin}); {} idle connections need about {}",
-        human(limit),
-        config.max_connections,
-        human(idle)
-    );
+    let found = format!("{} ({origin}); {} idle connections need about {}", human(limit), config.max_connections, human(idle));
     findings.push(if idle > limit / 2 {
         Finding::warn("memory", found, "MAX_CONNECTIONS lower, or more memory")
     } else {
@@ -308,10 +253,7 @@ fn memory(config: &Config, host: &Host) -> Vec<Finding> {
     if outbox > limit / 16 {
         findings.push(Finding::warn(
             "outbox budget",
-            format!(
-                "{} per socket: 16 stalled clients fill the memory",
-                human(outbox)
-            ),
+            format!("{} per socket: 16 stalled clients fill the memory", human(outbox)),
             format!("WEBSOCKET_MAX_HEAP_SIZE={}", (limit / 256).max(4_000_000)),
         ));
     }

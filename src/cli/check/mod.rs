@@ -45,17 +45,10 @@ pub(super) fn run(flags: &CheckFlags) -> ExitCode {
         Err(error) => return fail(&error.to_string()),
     };
     let findings = judge::judge(&config, &host::read(&config));
-    let text = if flags.json {
-        format!("{:#}\n", as_json(&findings, &config.explain()))
-    } else {
-        as_text(&findings, &config.explain())
-    };
+    let text =
+        if flags.json { format!("{:#}\n", as_json(&findings, &config.explain())) } else { as_text(&findings, &config.explain()) };
     print_out(&text);
-    if findings.iter().any(|f| f.verdict == Verdict::Fail) {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if findings.iter().any(|f| f.verdict == Verdict::Fail) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn as_text(findings: &[Finding], settings: &[Explained]) -> String {
@@ -63,11 +56,7 @@ fn as_text(findings: &[Finding], settings: &[Explained]) -> String {
     // Writing to a `String` cannot fail, here and below.
     for finding in findings {
         let verdict = finding.verdict.as_str();
-        let _ = writeln!(
-            text,
-            "  {verdict:<4}  {:<18}  {}",
-            finding.subject, finding.found
-        );
+        let _ = writeln!(text, "  {verdict:<4}  {:<18}  {}", finding.subject, finding.found);
         if let Some(advice) = &finding.advice {
             for line in advice.lines() {
                 let _ = writeln!(text, "        -> {line}");
@@ -81,13 +70,7 @@ fn as_text(findings: &[Finding], settings: &[Explained]) -> String {
         let _ = writeln!(text, "  {value:<52}  {}", setting.source);
     }
     let count = |verdict| findings.iter().filter(|f| f.verdict == verdict).count();
-    let _ = writeln!(
-        text,
-        "\n{} ok, {} warnings, {} failures",
-        count(Verdict::Ok),
-        count(Verdict::Warn),
-        count(Verdict::Fail)
-    );
+    let _ = writeln!(text, "\n{} ok, {} warnings, {} failures", count(Verdict::Ok), count(Verdict::Warn), count(Verdict::Fail));
     text
 }
 
@@ -131,10 +114,7 @@ mod tests {
 
     #[test]
     fn both_forms_show_findings_and_settings() {
-        let findings = [
-            Finding::ok("kernel", "6.18.0"),
-            Finding::fail("open files", "too few", "ulimit -n 5\nor more"),
-        ];
+        let findings = [Finding::ok("kernel", "6.18.0"), Finding::fail("open files", "too few", "ulimit -n 5\nor more")];
         let settings = Config::defaults().explain();
         let text = as_text(&findings, &settings);
         assert!(text.contains("  FAIL  open files          too few\n        -> ulimit -n 5\n"));

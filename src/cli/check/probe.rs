@@ -35,10 +35,7 @@ pub(super) fn io_uring() -> io::Result<()> {
 
 /// Soft and hard limit of open files.
 pub(super) fn open_files_limits() -> Option<(u64, u64)> {
-    let mut limits = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes one `rlimit`, which this frame owns.
     let status = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits) };
     (status == 0).then_some((limits.rlim_cur, limits.rlim_max))
@@ -59,8 +56,7 @@ pub(super) fn writable(folder: &Path) -> Result<(), String> {
     if !existing.is_dir() {
         return Err(format!("{} is not a folder", existing.display()));
     }
-    let path = CString::new(existing.as_os_str().as_bytes())
-        .map_err(|_| "its path contains a zero byte".to_owned())?;
+    let path = CString::new(existing.as_os_str().as_bytes()).map_err(|_| "its path contains a zero byte".to_owned())?;
     // SAFETY: `path` is a zero-terminated string that lives until the call returns.
     let status = unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) };
     if status == 0 {

@@ -36,11 +36,7 @@ fn server(script: Vec<(u16, &'static str)>) -> (String, JoinHandle<Vec<String>>)
                 request.push_str(std::str::from_utf8(&block[..count]).expect("text"));
             }
             let length = body.len();
-            write!(
-                stream,
-                "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{body}"
-            )
-            .expect("the client reads");
+            write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{body}").expect("the client reads");
             let line = request.split(" HTTP/1.1").next().expect("a request line");
             let (_, body) = request.split_once("\r\n\r\n").expect("a body");
             format!("{line} {body}")
@@ -62,10 +58,7 @@ fn list_is_a_table() {
     let (url, requests) = server(vec![(200, data)]);
     let text = command(&["list"], &url).expect("listed");
     let lines: Vec<&str> = text.lines().collect();
-    assert!(
-        lines[0].starts_with("EXTERNAL ID  NAME      USERS"),
-        "{text}"
-    );
+    assert!(lines[0].starts_with("EXTERNAL ID  NAME      USERS"), "{text}");
     assert!(lines[1].starts_with("a            a         -"), "{text}");
     assert!(lines[2].starts_with("shop         The Shop  5"), "{text}");
     assert_eq!(requests.join().expect("done"), ["GET /api/tenants "]);
@@ -79,9 +72,7 @@ fn create_looks_first_and_generates_a_secret() {
     let text = text.expect("created");
     let requests = requests.join().expect("done");
     assert_eq!(requests[0], "GET /api/tenants/a%2Fb ");
-    let body = requests[1]
-        .strip_prefix("POST /api/tenants ")
-        .expect("a POST");
+    let body = requests[1].strip_prefix("POST /api/tenants ").expect("a POST");
     let body: Value = serde_json::from_str(body).expect("JSON");
     assert_eq!(body["tenant"]["external_id"], "a/b");
     assert_eq!(body["tenant"]["max_concurrent_users"], 5);
@@ -101,17 +92,11 @@ fn create_refuses_an_existing_tenant() {
 
 #[test]
 fn update_sends_only_what_was_set() {
-    let script = vec![
-        (200, r#"{"data":{}}"#),
-        (200, r#"{"data":{"external_id":"a"}}"#),
-    ];
+    let script = vec![(200, r#"{"data":{}}"#), (200, r#"{"data":{"external_id":"a"}}"#)];
     let (url, requests) = server(script);
     command(&["update", "a", "--set", "suspend=true"], &url).expect("updated");
     let requests = requests.join().expect("done");
-    assert_eq!(
-        requests[1],
-        r#"PATCH /api/tenants/a {"tenant":{"suspend":true}}"#
-    );
+    assert_eq!(requests[1], r#"PATCH /api/tenants/a {"tenant":{"suspend":true}}"#);
 }
 
 #[test]

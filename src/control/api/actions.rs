@@ -7,9 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ApiBody, ApiEffect, ApiResponse, ApiSettings, Runtime};
 use crate::control::tenants::changeset;
-use crate::control::tenants::{
-    ChangeContext, ChangeEffects, Cipher, Tenant, TenantStore, ValidationErrors,
-};
+use crate::control::tenants::{ChangeContext, ChangeEffects, Cipher, Tenant, TenantStore, ValidationErrors};
 
 /// An action's result; the error is the refusal to send.
 type Outcome = Result<ApiResponse, ApiResponse>;
@@ -27,9 +25,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     pub fn list(&self) -> Outcome {
         let tenants = self.store.list()?;
-        Ok(ApiResponse::data(
-            tenants.iter().map(Tenant::to_public_json).collect(),
-        ))
+        Ok(ApiResponse::data(tenants.iter().map(Tenant::to_public_json).collect()))
     }
 
     pub fn show(&self, external_id: &str) -> Outcome {
@@ -50,9 +46,7 @@ impl Call<'_> {
 
     pub fn delete(&mut self, external_id: &str) -> Outcome {
         self.store.delete(external_id)?;
-        self.effects.push(ApiEffect::TenantDeleted {
-            external_id: external_id.to_owned(),
-        });
+        self.effects.push(ApiEffect::TenantDeleted { external_id: external_id.to_owned() });
         Ok(ApiResponse::empty(204))
     }
 
@@ -81,9 +75,7 @@ impl Call<'_> {
             Some(_) => users == 0 && is_migrated,
         };
         if !healthy && users == 0 {
-            self.effects.push(ApiEffect::Migrate {
-                external_id: external_id.to_owned(),
-            });
+            self.effects.push(ApiEffect::Migrate { external_id: external_id.to_owned() });
         }
         Ok(ApiResponse::data(json!({
             "healthy": healthy,
@@ -96,17 +88,11 @@ impl Call<'_> {
     }
 
     fn find(&self, external_id: &str) -> Result<Tenant, ApiResponse> {
-        self.store
-            .get(external_id)?
-            .ok_or_else(ApiResponse::not_found)
+        self.store.get(external_id)?.ok_or_else(ApiResponse::not_found)
     }
 
     fn save(&mut self, external_id: &str, fields: &Map<String, Value>) -> Outcome {
-        let context = ChangeContext {
-            cipher: self.cipher,
-            defaults: &self.settings.defaults,
-            now_unix_secs: self.now_unix_secs,
-        };
+        let context = ChangeContext { cipher: self.cipher, defaults: &self.settings.defaults, now_unix_secs: self.now_unix_secs };
         let Some(stored) = self.store.get(external_id)? else {
             let tenant = changeset::create(external_id, fields, context)?;
             self.store.put(&tenant)?;
@@ -123,9 +109,7 @@ impl Call<'_> {
             }
             self.store.rename(&stored.external_id, &tenant)?;
             // Sockets belong to the old name; for the server it is another tenant.
-            self.effects.push(ApiEffect::TenantDeleted {
-                external_id: stored.external_id,
-            });
+            self.effects.push(ApiEffect::TenantDeleted { external_id: stored.external_id });
         }
         self.upserted(&tenant, false, effects);
         Ok(ApiResponse::saved(200, &tenant))
@@ -133,11 +117,7 @@ impl Call<'_> {
 
     fn upserted(&mut self, tenant: &Tenant, created: bool, effects: ChangeEffects) {
         let external_id = tenant.external_id.clone();
-        self.effects.push(ApiEffect::TenantUpserted {
-            external_id,
-            created,
-            effects,
-        });
+        self.effects.push(ApiEffect::TenantUpserted { external_id, created, effects });
     }
 }
 
@@ -146,7 +126,5 @@ fn tenant_fields(body: &ApiBody) -> Result<&Map<String, Value>, ApiResponse> {
     let ApiBody::Json(body) = body else {
         return Err(ApiResponse::reason(400));
     };
-    body.get("tenant")
-        .and_then(Value::as_object)
-        .ok_or_else(|| ApiResponse::reason(400))
+    body.get("tenant").and_then(Value::as_object).ok_or_else(|| ApiResponse::reason(400))
 }

@@ -16,24 +16,12 @@ pub enum Area {
 }
 
 /// Whether these `Authorization` values open the area at the given Unix time.
-pub fn authorized(
-    settings: &ApiSettings,
-    authorization: &[String],
-    area: Area,
-    now_unix_secs: i64,
-) -> bool {
+pub fn authorized(settings: &ApiSettings, authorization: &[String], area: Area, now_unix_secs: i64) -> bool {
     let (secrets, blocklist) = match area {
-        Area::Management => (
-            [
-                settings.api_jwt_secret.as_deref(),
-                settings.api_jwt_secret_next.as_deref(),
-            ],
-            &settings.api_token_blocklist,
-        ),
-        Area::Metrics => (
-            [settings.metrics_jwt_secret.as_deref(), None],
-            &settings.metrics_token_blocklist,
-        ),
+        Area::Management => {
+            ([settings.api_jwt_secret.as_deref(), settings.api_jwt_secret_next.as_deref()], &settings.api_token_blocklist)
+        }
+        Area::Metrics => ([settings.metrics_jwt_secret.as_deref(), None], &settings.metrics_token_blocklist),
     };
     let [value] = authorization else {
         return false;
@@ -47,13 +35,6 @@ pub fn authorized(
     }
     secrets.into_iter().flatten().any(|secret| {
         let keys = Keys::new(Some(secret), None);
-        verify(
-            &token,
-            &keys,
-            &settings.claim_validators,
-            now_unix_secs,
-            Require::Nothing,
-        )
-        .is_ok()
+        verify(&token, &keys, &settings.claim_validators, now_unix_secs, Require::Nothing).is_ok()
     })
 }

@@ -138,12 +138,7 @@ enum Route<'a> {
 
 impl<'a> Route<'a> {
     fn of(request: &'a ApiRequest) -> Option<Self> {
-        let segments: Vec<&str> = request
-            .segments
-            .iter()
-            .map(String::as_str)
-            .filter(|segment| !segment.is_empty())
-            .collect();
+        let segments: Vec<&str> = request.segments.iter().map(String::as_str).filter(|segment| !segment.is_empty()).collect();
         let ["api", "tenants", rest @ ..] = segments.as_slice() else {
             return None;
         };
@@ -174,22 +169,10 @@ pub fn handle(
         return (ApiResponse::reason(404), Vec::new());
     };
     let now_unix_secs = runtime.now_unix_secs();
-    if !authorized(
-        settings,
-        &request.authorization,
-        Area::Management,
-        now_unix_secs,
-    ) {
+    if !authorized(settings, &request.authorization, Area::Management, now_unix_secs) {
         return (ApiResponse::empty(403), Vec::new());
     }
-    let mut call = actions::Call {
-        store,
-        cipher,
-        settings,
-        runtime,
-        now_unix_secs,
-        effects: Vec::new(),
-    };
+    let mut call = actions::Call { store, cipher, settings, runtime, now_unix_secs, effects: Vec::new() };
     let response = match route {
         Route::List => call.list(),
         Route::Create => call.create(&request.body),

@@ -21,21 +21,11 @@ pub struct ApiResponse {
 
 impl ApiResponse {
     pub(super) fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: None,
-            failure: None,
-        }
+        Self { status, headers: Vec::new(), body: None, failure: None }
     }
 
     pub(super) fn json(status: u16, body: Value) -> Self {
-        Self {
-            status,
-            headers: vec![("content-type", JSON.to_owned())],
-            body: Some(body),
-            failure: None,
-        }
+        Self { status, headers: vec![("content-type", JSON.to_owned())], body: Some(body), failure: None }
     }
 
     /// A failure that is nobody's message: the reason phrase as a JSON string.
@@ -50,10 +40,7 @@ impl ApiResponse {
 
     /// A failure of the server. Its cause is for the log only.
     fn failed(cause: &dyn std::error::Error) -> Self {
-        Self {
-            failure: Some(cause.to_string()),
-            ..Self::reason(500)
-        }
+        Self { failure: Some(cause.to_string()), ..Self::reason(500) }
     }
 
     pub(super) fn not_found() -> Self {
@@ -68,9 +55,7 @@ impl ApiResponse {
     /// A created or updated tenant. The location carries the internal id, as the reference's does.
     pub(super) fn saved(status: u16, tenant: &Tenant) -> Self {
         let mut response = Self::json(status, json!({"data": tenant.to_public_json()}));
-        response
-            .headers
-            .push(("location", format!("/api/tenants/{}", tenant.id)));
+        response.headers.push(("location", format!("/api/tenants/{}", tenant.id)));
         response
     }
 }

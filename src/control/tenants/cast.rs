@@ -15,10 +15,7 @@ pub(super) struct Cast<'a> {
 
 impl<'a> Cast<'a> {
     pub fn new(fields: &'a Map<String, Value>) -> Self {
-        Self {
-            fields,
-            errors: ValidationErrors::default(),
-        }
+        Self { fields, errors: ValidationErrors::default() }
     }
 
     /// Reads a field. `None`: absent or invalid, leave the target alone. `Some(None)`: explicitly without value.
@@ -35,25 +32,14 @@ impl<'a> Cast<'a> {
     }
 
     /// Reads a field into a target that falls back to a default when the request takes its value away.
-    pub fn set<T>(
-        &mut self,
-        name: &str,
-        read: fn(&Value) -> Option<T>,
-        target: &mut T,
-        default: T,
-    ) {
+    pub fn set<T>(&mut self, name: &str, read: fn(&Value) -> Option<T>, target: &mut T, default: T) {
         if let Some(value) = self.field(name, read) {
             *target = value.unwrap_or(default);
         }
     }
 
     /// Reads a field into an optional target.
-    pub fn set_option<T>(
-        &mut self,
-        name: &str,
-        read: fn(&Value) -> Option<T>,
-        target: &mut Option<T>,
-    ) {
+    pub fn set_option<T>(&mut self, name: &str, read: fn(&Value) -> Option<T>, target: &mut Option<T>) {
         if let Some(value) = self.field(name, read) {
             *target = value;
         }
@@ -150,9 +136,6 @@ mod tests {
         assert_eq!(cast.field("absent", integer), None);
         assert!(cast.errors.is_empty());
         assert_eq!(cast.field("bad", integer), None);
-        assert_eq!(
-            cast.errors.to_json(),
-            json!({"errors": {"bad": ["is invalid"]}})
-        );
+        assert_eq!(cast.errors.to_json(), json!({"errors": {"bad": ["is invalid"]}}));
     }
 }

@@ -33,8 +33,7 @@ impl ChangeEffects {
             disconnect: keys || suspend || old.private_only != new.private_only,
             reset_events: old.max_events_per_second != new.max_events_per_second,
             reset_joins: old.max_joins_per_second != new.max_joins_per_second,
-            reset_presence: old.max_presence_events_per_second
-                != new.max_presence_events_per_second,
+            reset_presence: old.max_presence_events_per_second != new.max_presence_events_per_second,
             restart_database: keys || suspend || extensions_changed(old, new, cipher),
         }
     }
@@ -52,11 +51,7 @@ fn secret_changed(old: &Tenant, new: &Tenant, cipher: &Cipher) -> bool {
 
 fn extensions_changed(old: &Tenant, new: &Tenant, cipher: &Cipher) -> bool {
     old.extensions.len() != new.extensions.len()
-        || old
-            .extensions
-            .iter()
-            .zip(&new.extensions)
-            .any(|(old, new)| extension_changed(old, new, cipher))
+        || old.extensions.iter().zip(&new.extensions).any(|(old, new)| extension_changed(old, new, cipher))
 }
 
 fn extension_changed(old: &Extension, new: &Extension, cipher: &Cipher) -> bool {
@@ -70,8 +65,5 @@ fn extension_changed(old: &Extension, new: &Extension, cipher: &Cipher) -> bool 
     };
     old.kind != new.kind
         || old.settings.len() != new.settings.len()
-        || !old
-            .settings
-            .iter()
-            .all(|(name, value)| same_value(name, value))
+        || !old.settings.iter().all(|(name, value)| same_value(name, value))
 }

@@ -62,10 +62,7 @@ impl From<CipherError> for ChangeError {
 }
 
 /// Checks a `POST` body as a new tenant and gives its external id (5.6). Extensions are judged in the order sent.
-pub fn validate_new(
-    fields: &Map<String, Value>,
-    defaults: &TenantDefaults,
-) -> Result<String, ValidationErrors> {
+pub fn validate_new(fields: &Map<String, Value>, defaults: &TenantDefaults) -> Result<String, ValidationErrors> {
     let mut scratch = blank_tenant("", defaults, 0);
     let extensions = given_extensions(fields).map(|list| list.map(|list| list.iter().collect()));
     cast_onto(&mut scratch, fields, extensions, defaults, 0)?;
@@ -74,15 +71,9 @@ pub fn validate_new(
 
 /// A new tenant under `external_id`, which also becomes its name. Incomplete extension entries are dropped and the others
 /// stored last to first (5.4).
-pub fn create(
-    external_id: &str,
-    fields: &Map<String, Value>,
-    context: ChangeContext<'_>,
-) -> Result<Tenant, ChangeError> {
-    let is_complete =
-        |entry: &&Value| entry.get("type").is_some() && entry.get("settings").is_some();
-    let extensions = given_extensions(fields)
-        .map(|list| list.map(|list| list.iter().filter(is_complete).rev().collect()));
+pub fn create(external_id: &str, fields: &Map<String, Value>, context: ChangeContext<'_>) -> Result<Tenant, ChangeError> {
+    let is_complete = |entry: &&Value| entry.get("type").is_some() && entry.get("settings").is_some();
+    let extensions = given_extensions(fields).map(|list| list.map(|list| list.iter().filter(is_complete).rev().collect()));
     let mut fields = fields.clone();
     fields.insert("external_id".to_owned(), external_id.into());
     let mut tenant = blank_tenant(external_id, context.defaults, context.now_unix_secs);
@@ -93,20 +84,10 @@ pub fn create(
 }
 
 /// The stored tenant with the given fields changed. Extensions, when given, replace all.
-pub fn update(
-    stored: &Tenant,
-    fields: &Map<String, Value>,
-    context: ChangeContext<'_>,
-) -> Result<Tenant, ChangeError> {
+pub fn update(stored: &Tenant, fields: &Map<String, Value>, context: ChangeContext<'_>) -> Result<Tenant, ChangeError> {
     let mut tenant = stored.clone();
     let extensions = given_extensions(fields).map(|list| list.map(|list| list.iter().collect()));
-    let casted = cast_onto(
-        &mut tenant,
-        fields,
-        extensions,
-        context.defaults,
-        stored.extensions.len(),
-    )?;
+    let casted = cast_onto(&mut tenant, fields, extensions, context.defaults, stored.extensions.len())?;
     casted.seal_into(&mut tenant, context)?;
     if tenant != *stored {
         tenant.updated_at = context.now_unix_secs;
@@ -137,9 +118,7 @@ impl Casted {
             return Err(ValidationErrors::of("jwt_secret", NO_KEYS).into());
         }
         if let Some(drafts) = self.extensions {
-            let sealed = drafts
-                .into_iter()
-                .map(|draft| draft.seal(context.cipher, context.now_unix_secs));
+            let sealed = drafts.into_iter().map(|draft| draft.seal(context.cipher, context.now_unix_secs));
             tenant.extensions = sealed.collect::<Result<_, _>>()?;
         }
         Ok(())
@@ -173,9 +152,7 @@ fn cast_onto(
     match external_id {
         Some(id) if !id.is_empty() => tenant.external_id = id,
         // A value of a wrong type has been reported already.
-        _ if fields
-            .get("external_id")
-            .is_some_and(|id| !cast::is_blank(id)) => {}
+        _ if fields.get("external_id").is_some_and(|id| !cast::is_blank(id)) => {}
         _ => errors.add("external_id", BLANK),
     }
     let extensions = match extensions.map(|list| list.map(|entries| extension::drafts(&entries))) {
@@ -192,106 +169,38 @@ fn cast_onto(
             None
         }
     };
-    if errors.is_empty() {
-        Ok(Casted {
-            jwt_secret,
-            extensions,
-        })
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Ok(Casted { jwt_secret, extensions }) } else { Err(errors) }
 }
 
 fn cast_limits(tenant: &mut Tenant, cast: &mut Cast<'_>, defaults: &TenantDefaults) {
     for (name, target, default) in [
-        (
-            "max_concurrent_users",
-            &mut tenant.max_concurrent_users,
-            defaults.max_concurrent_users,
-        ),
-        (
-            "max_events_per_second",
-            &mut tenant.max_events_per_second,
-            defaults.max_events_per_second,
-        ),
-        (
-            "max_joins_per_second",
-            &mut tenant.max_joins_per_second,
-            defaults.max_joins_per_second,
-        ),
-        (
-            "max_channels_per_client",
-            &mut tenant.max_channels_per_client,
-            defaults.max_channels_per_client,
-        ),
-        (
-            "max_bytes_per_second",
-            &mut tenant.max_bytes_per_second,
-            defaults.max_bytes_per_second,
-        ),
-        (
-            "max_presence_events_per_second",
-            &mut tenant.max_presence_events_per_second,
-            DEFAULT_PRESENCE_EVENTS_PER_SECOND,
-        ),
-        (
-            "max_payload_size_in_kb",
-            &mut tenant.max_payload_size_in_kb,
-            DEFAULT_PAYLOAD_SIZE_IN_KB,
-        ),
+        ("max_concurrent_users", &mut tenant.max_concurrent_users, defaults.max_concurrent_users),
+        ("max_events_per_second", &mut tenant.max_events_per_second, defaults.max_events_per_second),
+        ("max_joins_per_second", &mut tenant.max_joins_per_second, defaults.max_joins_per_second),
+        ("max_channels_per_client", &mut tenant.max_channels_per_client, defaults.max_channels_per_client),
+        ("max_bytes_per_second", &mut tenant.max_bytes_per_second, defaults.max_bytes_per_second),
+        ("max_presence_events_per_second", &mut tenant.max_presence_events_per_second, DEFAULT_PRESENCE_EVENTS_PER_SECOND),
+        ("max_payload_size_in_kb", &mut tenant.max_payload_size_in_kb, DEFAULT_PAYLOAD_SIZE_IN_KB),
         ("migrations_ran", &mut tenant.migrations_ran, 0),
     ] {
         cast.set(name, cast::integer, target, default);
     }
     let per_window = &mut tenant.max_client_presence_events_per_window;
-    cast.set_option(
-        "max_client_presence_events_per_window",
-        cast::integer,
-        per_window,
-    );
-    cast.set_option(
-        "client_presence_window_ms",
-        cast::integer,
-        &mut tenant.client_presence_window_ms,
-    );
+    cast.set_option("max_client_presence_events_per_window", cast::integer, per_window);
+    cast.set_option("client_presence_window_ms", cast::integer, &mut tenant.client_presence_window_ms);
 }
 
 fn cast_options(tenant: &mut Tenant, cast: &mut Cast<'_>) {
-    cast.set(
-        "presence_enabled",
-        cast::boolean,
-        &mut tenant.presence_enabled,
-        false,
-    );
-    cast.set(
-        "private_only",
-        cast::boolean,
-        &mut tenant.private_only,
-        false,
-    );
+    cast.set("presence_enabled", cast::boolean, &mut tenant.presence_enabled, false);
+    cast.set("private_only", cast::boolean, &mut tenant.private_only, false);
     cast.set("suspend", cast::boolean, &mut tenant.suspend, false);
     cast.set_option("name", cast::string, &mut tenant.name);
     cast.set_option("jwt_jwks", cast::object_value, &mut tenant.jwt_jwks);
-    cast.set(
-        "feature_flags",
-        cast::object,
-        &mut tenant.feature_flags,
-        Map::new(),
-    );
+    cast.set("feature_flags", cast::object, &mut tenant.feature_flags, Map::new());
     let driver = &mut tenant.postgres_cdc_default;
-    cast.set(
-        "postgres_cdc_default",
-        cast::string,
-        driver,
-        POSTGRES_CDC_RLS.to_owned(),
-    );
+    cast.set("postgres_cdc_default", cast::string, driver, POSTGRES_CDC_RLS.to_owned());
     let adapter = &mut tenant.broadcast_adapter;
-    cast.set(
-        "broadcast_adapter",
-        cast::adapter,
-        adapter,
-        DEFAULT_BROADCAST_ADAPTER.to_owned(),
-    );
+    cast.set("broadcast_adapter", cast::adapter, adapter, DEFAULT_BROADCAST_ADAPTER.to_owned());
 }
 
 fn blank_tenant(external_id: &str, defaults: &TenantDefaults, now_unix_secs: i64) -> Tenant {

@@ -61,33 +61,23 @@ impl std::error::Error for CipherError {}
 
 impl fmt::Debug for Cipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cipher")
-            .field("write_gcm", &self.write_gcm)
-            .finish_non_exhaustive()
+        f.debug_struct("Cipher").field("write_gcm", &self.write_gcm).finish_non_exhaustive()
     }
 }
 
 impl Cipher {
     /// Takes the raw bytes of `DB_ENC_KEY` and `DB_ENC_KEY_GCM`; at least one is needed. Without an ECB key GCM is
     /// written whatever `write_gcm` says; `write_gcm` without a GCM key writes ECB, see [`Cipher::writes_gcm`].
-    pub fn from_keys(
-        ecb: Option<&str>,
-        gcm: Option<&str>,
-        write_gcm: bool,
-    ) -> Result<Self, CipherError> {
+    pub fn from_keys(ecb: Option<&str>, gcm: Option<&str>, write_gcm: bool) -> Result<Self, CipherError> {
         let ecb = match ecb {
             Some(key) if key.len() != ECB_KEY_BYTES => return Err(CipherError::EcbKeyLength),
-            Some(key) => Some(
-                Aes128::new_from_slice(key.as_bytes()).map_err(|_| CipherError::EcbKeyLength)?,
-            ),
+            Some(key) => Some(Aes128::new_from_slice(key.as_bytes()).map_err(|_| CipherError::EcbKeyLength)?),
             None => None,
         };
         let gcm = match gcm {
             Some(key) => {
                 let key = UnboundKey::new(&AES_256_GCM, key.as_bytes());
-                Some(LessSafeKey::new(
-                    key.map_err(|_| CipherError::GcmKeyLength)?,
-                ))
+                Some(LessSafeKey::new(key.map_err(|_| CipherError::GcmKeyLength)?))
             }
             None => None,
         };
@@ -95,11 +85,7 @@ impl Cipher {
             return Err(CipherError::NoKey);
         }
         let write_gcm = gcm.is_some() && (write_gcm || ecb.is_none());
-        Ok(Self {
-            ecb,
-            gcm,
-            write_gcm,
-        })
+        Ok(Self { ecb, gcm, write_gcm })
     }
 
     /// Which form [`Cipher::encrypt`] writes; false although GCM was asked for deserves a warning at boot.
@@ -140,18 +126,12 @@ impl Cipher {
     fn decrypt_gcm(&self, text: &str) -> Result<Vec<u8>, CipherError> {
         let key = self.gcm.as_ref().ok_or(CipherError::NoKey)?;
         let stored = STANDARD.decode(text).map_err(|_| CipherError::Unreadable)?;
-        let (iv, rest) = stored
-            .split_first_chunk::<NONCE_LEN>()
-            .ok_or(CipherError::Unreadable)?;
-        let (tag, body) = rest
-            .split_at_checked(GCM_TAG_BYTES)
-            .ok_or(CipherError::Unreadable)?;
+        let (iv, rest) = stored.split_first_chunk::<NONCE_LEN>().ok_or(CipherError::Unreadable)?;
+        let (tag, body) = rest.split_at_checked(GCM_TAG_BYTES).ok_or(CipherError::Unreadable)?;
         // The library wants the tag last.
         let mut sealed = [body, tag].concat();
         let nonce = Nonce::assume_unique_for_key(*iv);
-        let plain = key
-            .open_in_place(nonce, Aad::empty(), &mut sealed)
-            .map_err(|_| CipherError::Unreadable)?;
+        let plain = key.open_in_place(nonce, Aad::empty(), &mut sealed).map_err(|_| CipherError::Unreadable)?;
         Ok(plain.to_vec())
     }
 
@@ -168,9 +148,7 @@ impl Cipher {
 
     fn decrypt_ecb(&self, stored: &str) -> Result<Vec<u8>, CipherError> {
         let key = self.ecb.as_ref().ok_or(CipherError::NoKey)?;
-        let mut bytes = STANDARD
-            .decode(stored)
-            .map_err(|_| CipherError::Unreadable)?;
+        let mut bytes = STANDARD.decode(stored).map_err(|_| CipherError::Unreadable)?;
         if bytes.is_empty() || !bytes.len().is_multiple_of(BLOCK_BYTES) {
             return Err(CipherError::Unreadable);
         }
@@ -202,10 +180,7 @@ fn read_key(path: &Path) -> io::Result<String> {
     if key.len() == GCM_KEY_BYTES {
         return Ok(key);
     }
-    let text = format!(
-        "{} must hold a key of {GCM_KEY_BYTES} bytes",
-        path.display()
-    );
+    let text = format!("{} must hold a key of {GCM_KEY_BYTES} bytes", path.display());
     Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
@@ -224,22 +199,14 @@ fn create_key(path: &Path) -> io::Result<String> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return read_key(path),
         Err(error) => return Err(error),
     }
-    if let Some(folder) = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         File::open(folder)?.sync_all()?;
     }
     Ok(key)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -275,16 +242,8 @@ mod tests {
         let both = |flag| Cipher::from_keys(Some(ECB), Some(GCM), flag).unwrap();
         assert!(both(true).encrypt("x").unwrap().starts_with("g1:"));
         assert!(!both(false).encrypt("x").unwrap().starts_with("g1:"));
-        assert!(
-            Cipher::from_keys(None, Some(GCM), false)
-                .unwrap()
-                .writes_gcm()
-        );
-        assert!(
-            !Cipher::from_keys(Some(ECB), None, true)
-                .unwrap()
-                .writes_gcm()
-        );
+        assert!(Cipher::from_keys(None, Some(GCM), false).unwrap().writes_gcm());
+        assert!(!Cipher::from_keys(Some(ECB), None, true).unwrap().writes_gcm());
         for stored in [ECB_POSTGRES, GCM_POSTGRES] {
             assert_eq!(both(true).decrypt(stored).unwrap(), "postgres");
         }
@@ -292,16 +251,10 @@ mod tests {
 
     #[test]
     fn every_length_survives() {
-        for cipher in [
-            Cipher::from_keys(Some(ECB), None, false).unwrap(),
-            Cipher::from_keys(None, Some(GCM), true).unwrap(),
-        ] {
+        for cipher in [Cipher::from_keys(Some(ECB), None, false).unwrap(), Cipher::from_keys(None, Some(GCM), true).unwrap()] {
             for len in 0..50 {
                 let plain = "ä".repeat(len);
-                assert_eq!(
-                    cipher.decrypt(&cipher.encrypt(&plain).unwrap()).unwrap(),
-                    plain
-                );
+                assert_eq!(cipher.decrypt(&cipher.encrypt(&plain).unwrap()).unwrap(), plain);
             }
         }
     }
@@ -310,20 +263,8 @@ mod tests {
     fn damaged_text_is_refused() {
         let cipher = Cipher::from_keys(Some(ECB), Some(GCM), true).unwrap();
         let flipped = GCM_POSTGRES.replace("hUBo", "hUBp");
-        for stored in [
-            "",
-            "plain",
-            "AAAA",
-            "AAAAAAAAAAAAAAAAAAAAAA==",
-            "g1:",
-            "g1:AAAA",
-            &flipped,
-        ] {
-            assert_eq!(
-                cipher.decrypt(stored),
-                Err(CipherError::Unreadable),
-                "{stored}"
-            );
+        for stored in ["", "plain", "AAAA", "AAAAAAAAAAAAAAAAAAAAAA==", "g1:", "g1:AAAA", &flipped] {
+            assert_eq!(cipher.decrypt(stored), Err(CipherError::Unreadable), "{stored}");
         }
         let ecb = Cipher::from_keys(Some(ECB), None, false).unwrap();
         assert_eq!(ecb.decrypt(GCM_POSTGRES), Err(CipherError::NoKey));
@@ -347,15 +288,9 @@ mod tests {
         let key = load_or_create_key(&path).unwrap();
         assert!(Cipher::from_keys(None, Some(&key), true).is_ok());
         assert_eq!(load_or_create_key(&path).unwrap(), key);
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         fs::write(&path, "too short").unwrap();
-        assert_eq!(
-            load_or_create_key(&path).unwrap_err().kind(),
-            io::ErrorKind::InvalidData
-        );
+        assert_eq!(load_or_create_key(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -37,10 +37,7 @@ impl ValidationErrors {
 
     /// Sets the positional errors of an embedded list.
     pub(super) fn set_list(&mut self, field: &str, entries: Vec<ValidationErrors>) {
-        let entries = entries
-            .into_iter()
-            .map(|entry| Value::Object(entry.0))
-            .collect();
+        let entries = entries.into_iter().map(|entry| Value::Object(entry.0)).collect();
         self.0.insert(field.to_owned(), Value::Array(entries));
     }
 

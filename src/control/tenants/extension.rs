@@ -35,11 +35,7 @@ pub(super) fn drafts(entries: &[&Value]) -> Result<Vec<Draft>, Vec<ValidationErr
             Err(error) => errors.push(error),
         }
     }
-    if errors.iter().all(ValidationErrors::is_empty) {
-        Ok(drafts)
-    } else {
-        Err(errors)
-    }
+    if errors.iter().all(ValidationErrors::is_empty) { Ok(drafts) } else { Err(errors) }
 }
 
 impl Draft {
@@ -67,11 +63,7 @@ impl Draft {
             add_defaults(&mut settings);
             check_required(&settings, &mut errors);
         }
-        if errors.is_empty() {
-            Ok(Self { kind, settings })
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(Self { kind, settings }) } else { Err(errors) }
     }
 
     /// Encrypts the secrets and dates the extension.
@@ -83,21 +75,12 @@ impl Draft {
                 }
             }
         }
-        Ok(Extension {
-            kind: self.kind,
-            settings: self.settings,
-            inserted_at: now_unix_secs,
-            updated_at: now_unix_secs,
-        })
+        Ok(Extension { kind: self.kind, settings: self.settings, inserted_at: now_unix_secs, updated_at: now_unix_secs })
     }
 }
 
 fn blank_or_invalid(value: Option<&Value>) -> &'static str {
-    if value.is_none_or(is_blank) {
-        BLANK
-    } else {
-        INVALID
-    }
+    if value.is_none_or(is_blank) { BLANK } else { INVALID }
 }
 
 fn add_defaults(settings: &mut Map<String, Value>) {

@@ -18,8 +18,7 @@ use crate::protocol::jwt::Keys;
 pub const POSTGRES_CDC_RLS: &str = "postgres_cdc_rls";
 
 /// Settings of [`POSTGRES_CDC_RLS`] that are stored encrypted.
-pub const ENCRYPTED_SETTINGS: [&str; 5] =
-    ["db_host", "db_port", "db_name", "db_user", "db_password"];
+pub const ENCRYPTED_SETTINGS: [&str; 5] = ["db_host", "db_port", "db_name", "db_user", "db_password"];
 
 /// Limits a new tenant gets when the request does not name them (`TENANT_MAX_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,10 +119,7 @@ pub struct Extension {
 impl Tenant {
     /// The decrypted HS* secret.
     pub fn jwt_secret_plain(&self, cipher: &Cipher) -> Result<Option<String>, CipherError> {
-        self.jwt_secret
-            .as_deref()
-            .map(|stored| cipher.decrypt(stored))
-            .transpose()
+        self.jwt_secret.as_deref().map(|stored| cipher.decrypt(stored)).transpose()
     }
 
     /// Verification keys made of the secret and the key set. Make them once per tenant and change.
@@ -134,9 +130,7 @@ impl Tenant {
 
     /// The extension with the tenant's database, if it has one.
     pub fn database(&self) -> Option<&Extension> {
-        self.extensions
-            .iter()
-            .find(|extension| extension.kind == POSTGRES_CDC_RLS)
+        self.extensions.iter().find(|extension| extension.kind == POSTGRES_CDC_RLS)
     }
 
     /// The override of a feature flag, if it has one.
@@ -170,11 +164,7 @@ impl Extension {
         let Some(stored) = self.settings.get(name).and_then(Value::as_str) else {
             return Ok(None);
         };
-        if self.is_encrypted(name) {
-            cipher.decrypt(stored).map(Some)
-        } else {
-            Ok(Some(stored.to_owned()))
-        }
+        if self.is_encrypted(name) { cipher.decrypt(stored).map(Some) } else { Ok(Some(stored.to_owned())) }
     }
 
     /// Whether this setting of this extension is stored as ciphertext.
@@ -196,28 +186,20 @@ impl Extension {
 
 impl fmt::Debug for Tenant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tenant")
-            .field("external_id", &self.external_id)
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Tenant").field("external_id", &self.external_id).field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Extension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Extension")
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
+        f.debug_struct("Extension").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
 /// UTC without zone designator, second precision: `2024-05-01T10:20:30`. Seconds outside the calendar give the epoch.
 fn timestamp_text(unix_secs: i64) -> String {
     let layout = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
-    OffsetDateTime::from_unix_timestamp(unix_secs)
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-        .format(layout)
-        .unwrap_or_default()
+    OffsetDateTime::from_unix_timestamp(unix_secs).unwrap_or(OffsetDateTime::UNIX_EPOCH).format(layout).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -95,21 +95,11 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open { path, reason } => {
-                write!(
-                    f,
-                    "cannot open the tenant store {}: {reason}",
-                    path.display()
-                )
+                write!(f, "cannot open the tenant store {}: {reason}", path.display())
             }
             Self::Io(error) => write!(f, "the tenant store failed: {error}"),
-            Self::Corrupt {
-                external_id,
-                reason,
-            } => {
-                write!(
-                    f,
-                    "the stored record of tenant {external_id:?} is damaged: {reason}"
-                )
+            Self::Corrupt { external_id, reason } => {
+                write!(f, "the stored record of tenant {external_id:?} is damaged: {reason}")
             }
         }
     }
@@ -132,10 +122,7 @@ impl EmbeddedStore {
     /// gets an error.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join(STORE_FILE);
-        let open = |reason: String| StoreError::Open {
-            path: path.clone(),
-            reason,
-        };
+        let open = |reason: String| StoreError::Open { path: path.clone(), reason };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -145,17 +132,11 @@ impl EmbeddedStore {
             .open(&path)
             .map_err(|error| open(error.to_string()))?;
         let database = FileBackend::new(file)
-            .and_then(|backend| {
-                Database::builder()
-                    .set_cache_size(CACHE_BYTES_MAX)
-                    .create_with_backend(backend)
-            })
+            .and_then(|backend| Database::builder().set_cache_size(CACHE_BYTES_MAX).create_with_backend(backend))
             .map_err(|error| open(error.to_string()))?;
         let store = Self { database };
         // With the table in place every read can rely on it.
-        store
-            .ensure_table()
-            .map_err(|error| open(error.to_string()))?;
+        store.ensure_table().map_err(|error| open(error.to_string()))?;
         Ok(store)
     }
 
@@ -169,9 +150,7 @@ impl EmbeddedStore {
         let read = self.database.begin_read().map_err(failed)?;
         let table = read.open_table(TENANTS).map_err(failed)?;
         let value = table.get(external_id).map_err(failed)?;
-        value
-            .map(|value| decode(external_id, value.value()))
-            .transpose()
+        value.map(|value| decode(external_id, value.value())).transpose()
     }
 
     fn list(&self) -> Result<Vec<Tenant>, StoreError> {
@@ -194,9 +173,7 @@ impl EmbeddedStore {
             if let Some(old) = replaces {
                 table.remove(old).map_err(failed)?;
             }
-            table
-                .insert(tenant.external_id.as_str(), value.as_slice())
-                .map_err(failed)?;
+            table.insert(tenant.external_id.as_str(), value.as_slice()).map_err(failed)?;
         }
         write.commit().map_err(failed)
     }
@@ -214,33 +191,23 @@ impl EmbeddedStore {
 
 fn encode(tenant: &Tenant) -> Result<Vec<u8>, StoreError> {
     let mut value = vec![FORMAT_VERSION];
-    serde_json::to_writer(&mut value, tenant)
-        .map_err(|error| corrupt(&tenant.external_id, error.to_string()))?;
+    serde_json::to_writer(&mut value, tenant).map_err(|error| corrupt(&tenant.external_id, error.to_string()))?;
     Ok(value)
 }
 
 fn decode(external_id: &str, value: &[u8]) -> Result<Tenant, StoreError> {
     match value.split_first() {
         // The parser's text could quote the record, so only the place of the fault is kept.
-        Some((&FORMAT_VERSION, json)) => serde_json::from_slice(json).map_err(|error| {
-            corrupt(
-                external_id,
-                format!("unreadable at byte {}", error.column()),
-            )
-        }),
-        Some((version, _)) => Err(corrupt(
-            external_id,
-            format!("unknown format version {version}"),
-        )),
+        Some((&FORMAT_VERSION, json)) => {
+            serde_json::from_slice(json).map_err(|error| corrupt(external_id, format!("unreadable at byte {}", error.column())))
+        }
+        Some((version, _)) => Err(corrupt(external_id, format!("unknown format version {version}"))),
         None => Err(corrupt(external_id, "empty".to_owned())),
     }
 }
 
 fn corrupt(external_id: &str, reason: String) -> StoreError {
-    StoreError::Corrupt {
-        external_id: external_id.to_owned(),
-        reason,
-    }
+    StoreError::Corrupt { external_id: external_id.to_owned(), reason }
 }
 
 #[cfg(test)]
@@ -248,11 +215,7 @@ impl EmbeddedStore {
     /// Plants a record as it is, for tests of damage.
     pub fn put_raw(&self, external_id: &str, value: &[u8]) {
         let write = self.database.begin_write().unwrap();
-        write
-            .open_table(TENANTS)
-            .unwrap()
-            .insert(external_id, value)
-            .unwrap();
+        write.open_table(TENANTS).unwrap().insert(external_id, value).unwrap();
         write.commit().unwrap();
     }
 }

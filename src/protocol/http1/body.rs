@@ -60,12 +60,7 @@ impl BodyReader {
             },
             BodyKind::Chunked => Stage::ChunkSize { digits: 0, size: 0 },
         };
-        Ok(Self {
-            stage,
-            body: Vec::new(),
-            body_bytes_max,
-            overhead_bytes: 0,
-        })
+        Ok(Self { stage, body: Vec::new(), body_bytes_max, overhead_bytes: 0 })
     }
 
     /// Takes the next bytes of the stream; returns how many belonged to this body and
@@ -120,9 +115,9 @@ impl BodyReader {
         match (stage, byte) {
             (Stage::ChunkSize { digits, size }, _) => after_size_byte(digits, size, byte),
             (Stage::ChunkExtension { size }, b'\r') => Ok(Stage::ChunkSizeLf { size }),
-            (Stage::ChunkExtension { .. } | Stage::Trailer, b'\n' | 0) => Err(
-                BodyError::Malformed("control byte in chunk extension or trailer"),
-            ),
+            (Stage::ChunkExtension { .. } | Stage::Trailer, b'\n' | 0) => {
+                Err(BodyError::Malformed("control byte in chunk extension or trailer"))
+            }
             (Stage::ChunkExtension { .. }, _) => self.count_overhead(stage),
             (Stage::ChunkSizeLf { size: 0 }, b'\n') => Ok(Stage::TrailerStart),
             (Stage::ChunkSizeLf { size }, b'\n') => self.start_chunk(size),
@@ -149,9 +144,7 @@ impl BodyReader {
     fn count_overhead(&mut self, next: Stage) -> Result<Stage, BodyError> {
         self.overhead_bytes += 1;
         if self.overhead_bytes > OVERHEAD_BYTES_MAX {
-            return Err(BodyError::Malformed(
-                "too many chunk extensions or trailers",
-            ));
+            return Err(BodyError::Malformed("too many chunk extensions or trailers"));
         }
         Ok(next)
     }
@@ -169,10 +162,7 @@ fn after_size_byte(digits: u8, size: u64, byte: u8) -> Result<Stage, BodyError> 
     if digits == CHUNK_SIZE_DIGITS_MAX {
         return Err(BodyError::Malformed("chunk size has too many digits"));
     }
-    Ok(Stage::ChunkSize {
-        digits: digits + 1,
-        size: size << 4 | u64::from(digit),
-    })
+    Ok(Stage::ChunkSize { digits: digits + 1, size: size << 4 | u64::from(digit) })
 }
 
 #[cfg(test)]
@@ -183,11 +173,7 @@ mod tests {
     use super::*;
 
     /// The body and the bytes left over, reading `piece_bytes` at a time.
-    fn read(
-        kind: BodyKind,
-        stream: &[u8],
-        piece_bytes: usize,
-    ) -> Result<(Option<Bytes>, usize), BodyError> {
+    fn read(kind: BodyKind, stream: &[u8], piece_bytes: usize) -> Result<(Option<Bytes>, usize), BodyError> {
         let mut reader = BodyReader::new(kind, 1000)?;
         let mut used_bytes = 0;
         let mut done = matches!(kind, BodyKind::None);
@@ -209,24 +195,9 @@ mod tests {
             (BodyKind::Length(0), "GET", Some(""), 3),
             (BodyKind::Length(5), "helloGET", Some("hello"), 3),
             (BodyKind::Length(5), "hell", None, 0),
-            (
-                BodyKind::Chunked,
-                "5\r\nhello\r\n0\r\n\r\nGET",
-                Some("hello"),
-                3,
-            ),
-            (
-                BodyKind::Chunked,
-                "2\r\nab\r\n00A\r\n0123456789\r\n0\r\n\r\n",
-                Some("ab0123456789"),
-                0,
-            ),
-            (
-                BodyKind::Chunked,
-                "1;a=\"b\"\r\nx\r\n0 ;c\r\nt: u\r\nv: w\r\n\r\n",
-                Some("x"),
-                0,
-            ),
+            (BodyKind::Chunked, "5\r\nhello\r\n0\r\n\r\nGET", Some("hello"), 3),
+            (BodyKind::Chunked, "2\r\nab\r\n00A\r\n0123456789\r\n0\r\n\r\n", Some("ab0123456789"), 0),
+            (BodyKind::Chunked, "1;a=\"b\"\r\nx\r\n0 ;c\r\nt: u\r\nv: w\r\n\r\n", Some("x"), 0),
             (BodyKind::Chunked, "0\r\n\r\n", Some(""), 0),
             (BodyKind::Chunked, "5\r\nhello\r\n0\r\n", None, 0),
         ];
@@ -275,12 +246,7 @@ mod tests {
         assert!(BodyReader::new(BodyKind::Length(u64::MAX), 1000).is_err());
 
         let chunks = |last: &str| format!("3e7\r\n{}\r\n{last}\r\n", "x".repeat(999));
-        let (body, _) = read(
-            BodyKind::Chunked,
-            (chunks("1") + "y\r\n0\r\n\r\n").as_bytes(),
-            64,
-        )
-        .unwrap();
+        let (body, _) = read(BodyKind::Chunked, (chunks("1") + "y\r\n0\r\n\r\n").as_bytes(), 64).unwrap();
         assert_eq!(body.unwrap().len(), 1000);
         for larger in ["2", "ffffffffffffffff"] {
             let refused = read(BodyKind::Chunked, chunks(larger).as_bytes(), 64);

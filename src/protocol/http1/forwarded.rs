@@ -27,11 +27,7 @@ pub struct CidrError {
 
 impl fmt::Display for CidrError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{:?} is not an address range like 10.0.0.0/8",
-            self.text
-        )
+        write!(formatter, "{:?} is not an address range like 10.0.0.0/8", self.text)
     }
 }
 
@@ -42,9 +38,7 @@ impl FromStr for Cidr {
 
     /// Bits of the address beyond the prefix are ignored.
     fn from_str(text: &str) -> Result<Self, CidrError> {
-        parse_cidr(text).ok_or_else(|| CidrError {
-            text: text.to_owned(),
-        })
+        parse_cidr(text).ok_or_else(|| CidrError { text: text.to_owned() })
     }
 }
 
@@ -67,10 +61,7 @@ fn parse_cidr(text: &str) -> Option<Cidr> {
     // A range of mapped addresses is the IPv4 range in its last 32 bits.
     let dropped_bits = written_bits - address_bits(network);
     let prefix_bits = prefix_bits.checked_sub(dropped_bits)?;
-    Some(Cidr {
-        network,
-        prefix_bits,
-    })
+    Some(Cidr { network, prefix_bits })
 }
 
 fn address_bits(address: IpAddr) -> u8 {
@@ -118,10 +109,7 @@ pub fn client_addr(peer: IpAddr, xff: Option<&str>, trusted: &[Cidr]) -> IpAddr 
 /// An entry of `x-forwarded-for`; some proxies add the port, and then brackets to IPv6.
 fn parse_hop(entry: &str) -> Option<IpAddr> {
     let entry = entry.trim();
-    let bare = entry
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-        .unwrap_or(entry);
+    let bare = entry.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(entry);
     let address = match bare.parse::<IpAddr>() {
         Ok(address) => address,
         Err(_) => entry.parse::<SocketAddr>().ok()?.ip(),
@@ -163,11 +151,7 @@ mod tests {
             ("2001:db8::/33", "2001:db8:8000::1", false),
         ];
         for (text, address, expected) in cases {
-            assert_eq!(
-                range(text).contains(ip(address)),
-                expected,
-                "{text} {address}"
-            );
+            assert_eq!(range(text).contains(ip(address)), expected, "{text} {address}");
         }
     }
 
@@ -200,34 +184,19 @@ mod tests {
             ("10.0.0.1", Some(""), "10.0.0.1"),
             ("10.0.0.1", Some("198.51.100.2"), "198.51.100.2"),
             ("10.0.0.1", Some("6.6.6.6, 198.51.100.2"), "198.51.100.2"),
-            (
-                "10.0.0.1",
-                Some("6.6.6.6,198.51.100.2 , 10.0.0.2"),
-                "198.51.100.2",
-            ),
+            ("10.0.0.1", Some("6.6.6.6,198.51.100.2 , 10.0.0.2"), "198.51.100.2"),
             ("10.0.0.1", Some("10.0.0.3, 10.0.0.2"), "10.0.0.3"),
             ("10.0.0.1", Some("6.6.6.6, unknown, 10.0.0.2"), "10.0.0.2"),
             ("10.0.0.1", Some("198.51.100.2:443"), "198.51.100.2"),
             ("10.0.0.1", Some("[2001:db8::1]:443"), "2001:db8::1"),
             ("10.0.0.1", Some("[2001:db8::1]"), "2001:db8::1"),
             ("::1", Some("2001:db8::1"), "2001:db8::1"),
-            (
-                "::ffff:10.0.0.1",
-                Some("::ffff:198.51.100.2"),
-                "198.51.100.2",
-            ),
+            ("::ffff:10.0.0.1", Some("::ffff:198.51.100.2"), "198.51.100.2"),
         ];
         for (peer, xff, expected) in cases {
-            assert_eq!(
-                client_addr(ip(peer), xff, &trusted),
-                ip(expected),
-                "{peer} {xff:?}"
-            );
+            assert_eq!(client_addr(ip(peer), xff, &trusted), ip(expected), "{peer} {xff:?}");
         }
-        assert_eq!(
-            client_addr(ip("10.0.0.1"), Some("6.6.6.6"), &[]),
-            ip("10.0.0.1")
-        );
+        assert_eq!(client_addr(ip("10.0.0.1"), Some("6.6.6.6"), &[]), ip("10.0.0.1"));
     }
 
     proptest! {

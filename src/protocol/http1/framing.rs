@@ -29,9 +29,7 @@ impl Head<'_> {
         let mut lengths = self.header_values("content-length");
         match (codings.next(), lengths.next()) {
             (None, None) => Ok(BodyKind::None),
-            (Some(_), Some(_)) => Err(HeadError::BadRequest(
-                "both content-length and transfer-encoding",
-            )),
+            (Some(_), Some(_)) => Err(HeadError::BadRequest("both content-length and transfer-encoding")),
             (None, Some(length)) => {
                 if lengths.next().is_some() {
                     return Err(HeadError::BadRequest("more than one content-length"));
@@ -76,10 +74,7 @@ mod tests {
 
     fn framing(version: &str, lines: &str) -> Result<BodyKind, HeadError> {
         let text = format!("POST / HTTP/{version}\r\nhost: a\r\n{lines}\r\n");
-        parse_head(text.as_bytes(), &HeadLimits::default())
-            .unwrap()
-            .unwrap()
-            .body()
+        parse_head(text.as_bytes(), &HeadLimits::default()).unwrap().unwrap().body()
     }
 
     #[test]
@@ -88,10 +83,7 @@ mod tests {
             ("", BodyKind::None),
             ("Content-Length: 0\r\n", BodyKind::None),
             ("Content-Length:   12  \r\n", BodyKind::Length(12)),
-            (
-                "content-length: 18446744073709551615\r\n",
-                BodyKind::Length(u64::MAX),
-            ),
+            ("content-length: 18446744073709551615\r\n", BodyKind::Length(u64::MAX)),
             ("Transfer-Encoding: Chunked\r\n", BodyKind::Chunked),
         ];
         for (lines, expected) in cases {

@@ -29,12 +29,7 @@ pub struct HeadLimits {
 impl Default for HeadLimits {
     /// The limits of http-api section 1; 100 headers is what the reference's server takes.
     fn default() -> Self {
-        Self {
-            head_bytes_max: 64 * 1024,
-            header_value_bytes_max: 4096,
-            request_line_bytes_max: 8000,
-            headers_max: 100,
-        }
+        Self { head_bytes_max: 64 * 1024, header_value_bytes_max: 4096, request_line_bytes_max: 8000, headers_max: 100 }
     }
 }
 
@@ -73,13 +68,9 @@ impl<'b> Head<'b> {
     /// (`x-forwarded-for`), because the first one then is the client's. Values that are
     /// not UTF-8 are left out.
     pub fn header_joined(&self, name: &str) -> Option<Cow<'b, str>> {
-        let mut values = self
-            .header_values(name)
-            .filter_map(|value| std::str::from_utf8(value).ok());
+        let mut values = self.header_values(name).filter_map(|value| std::str::from_utf8(value).ok());
         let first = values.next()?;
-        Some(values.fold(Cow::Borrowed(first), |joined, value| {
-            Cow::Owned(format!("{joined}, {value}"))
-        }))
+        Some(values.fold(Cow::Borrowed(first), |joined, value| Cow::Owned(format!("{joined}, {value}"))))
     }
 
     /// All headers in the order sent, names as sent.
@@ -89,10 +80,7 @@ impl<'b> Head<'b> {
 
     /// All values of header `name` in the order sent.
     pub(super) fn header_values(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
-        self.headers
-            .iter()
-            .filter(move |(sent, _)| sent.eq_ignore_ascii_case(name))
-            .map(|(_, value)| *value)
+        self.headers.iter().filter(move |(sent, _)| sent.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
     }
 
     /// Whether the comma-separated header `name` contains `token`, without case.
@@ -139,22 +127,14 @@ mod tests {
 
     fn with_head(lines: &str, check: impl FnOnce(Head<'_>)) {
         let text = format!("GET / HTTP/1.1\r\n{lines}\r\n");
-        check(
-            parse_head(text.as_bytes(), &HeadLimits::default())
-                .unwrap()
-                .unwrap(),
-        );
+        check(parse_head(text.as_bytes(), &HeadLimits::default()).unwrap().unwrap());
     }
 
     #[test]
     fn tenants_by_host() {
         let cases = [
             ("abcd1234.supabase.co", "abcd1234.supabase.co", "abcd1234"),
-            (
-                "realtime-dev.localhost:4000",
-                "realtime-dev.localhost",
-                "realtime-dev",
-            ),
+            ("realtime-dev.localhost:4000", "realtime-dev.localhost", "realtime-dev"),
             ("localhost:4000", "localhost", "localhost"),
             ("127.0.0.1:4000", "127.0.0.1", "127"),
             ("ABC.Example", "ABC.Example", "abc"),
@@ -176,30 +156,21 @@ mod tests {
 
     #[test]
     fn the_first_value_wins_without_case() {
-        with_head(
-            "host: a\r\nX-Api-Key: one\r\nx-api-key: two\r\nx-bin: \u{e9}\r\n",
-            |head| {
-                assert_eq!(head.header("X-API-KEY"), Some(&b"one"[..]));
-                assert_eq!(head.header_str("x-bin"), Some("é"));
-                assert_eq!(head.header("absent"), None);
-                assert_eq!(head.headers().count(), 4);
-            },
-        );
+        with_head("host: a\r\nX-Api-Key: one\r\nx-api-key: two\r\nx-bin: \u{e9}\r\n", |head| {
+            assert_eq!(head.header("X-API-KEY"), Some(&b"one"[..]));
+            assert_eq!(head.header_str("x-bin"), Some("é"));
+            assert_eq!(head.header("absent"), None);
+            assert_eq!(head.headers().count(), 4);
+        });
     }
 
     #[test]
     fn repeated_list_headers_are_joined() {
-        with_head(
-            "host: a\r\nx-forwarded-for: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\n",
-            |head| {
-                assert_eq!(
-                    head.header_joined("x-forwarded-for").as_deref(),
-                    Some("6.6.6.6, 7.7.7.7")
-                );
-                assert_eq!(head.header_joined("host").as_deref(), Some("a"));
-                assert_eq!(head.header_joined("absent"), None);
-            },
-        );
+        with_head("host: a\r\nx-forwarded-for: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\n", |head| {
+            assert_eq!(head.header_joined("x-forwarded-for").as_deref(), Some("6.6.6.6, 7.7.7.7"));
+            assert_eq!(head.header_joined("host").as_deref(), Some("a"));
+            assert_eq!(head.header_joined("absent"), None);
+        });
     }
 
     #[test]
@@ -210,26 +181,18 @@ mod tests {
             ("1.1", "Connection: upgrade\r\n", true),
             ("1.0", "", false),
             ("1.0", "Connection: Keep-Alive\r\n", true),
-            (
-                "1.0",
-                "Connection: keep-alive\r\nConnection: close\r\n",
-                false,
-            ),
+            ("1.0", "Connection: keep-alive\r\nConnection: close\r\n", false),
         ];
         for (version, lines, expected) in cases {
             let text = format!("GET / HTTP/{version}\r\nhost: a\r\n{lines}\r\n");
-            let head = parse_head(text.as_bytes(), &HeadLimits::default())
-                .unwrap()
-                .unwrap();
+            let head = parse_head(text.as_bytes(), &HeadLimits::default()).unwrap().unwrap();
             assert_eq!(head.keep_alive(), expected, "{version} {lines:?}");
         }
     }
 
     #[test]
     fn continue_is_for_1_1_only() {
-        with_head("host: a\r\nExpect: 100-Continue\r\n", |head| {
-            assert!(head.expects_continue())
-        });
+        with_head("host: a\r\nExpect: 100-Continue\r\n", |head| assert!(head.expects_continue()));
         with_head("host: a\r\n", |head| assert!(!head.expects_continue()));
         let old = b"POST / HTTP/1.0\r\nexpect: 100-continue\r\n\r\n";
         let head = parse_head(old, &HeadLimits::default()).unwrap().unwrap();

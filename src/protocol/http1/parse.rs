@@ -34,9 +34,7 @@ pub fn parse_head<'b>(buf: &'b [u8], limits: &HeadLimits) -> Result<Option<Head<
         Ok(httparse::Status::Partial) => return check_partial(buf, limits).map(|()| None),
         Err(error) => return Err(grammar_error(error, buf)),
     };
-    let (Some(method), Some(target), Some(minor_version)) =
-        (request.method, request.path, request.version)
-    else {
+    let (Some(method), Some(target), Some(minor_version)) = (request.method, request.path, request.version) else {
         return Err(HeadError::BadRequest("incomplete request line"));
     };
     if method.len() + target.len() + REQUEST_LINE_FIXED_BYTES > limits.request_line_bytes_max {
@@ -52,11 +50,7 @@ pub fn parse_head<'b>(buf: &'b [u8], limits: &HeadLimits) -> Result<Option<Head<
         path,
         query,
         minor_version,
-        headers: request
-            .headers
-            .iter()
-            .map(|header| (header.name, header.value.trim_ascii()))
-            .collect(),
+        headers: request.headers.iter().map(|header| (header.name, header.value.trim_ascii())).collect(),
         len,
     };
     check_headers(&head, limits)?;
@@ -150,9 +144,7 @@ fn split_target(target: &str) -> Result<(&str, &str), HeadError> {
 }
 
 fn is_web_scheme(scheme: &str) -> bool {
-    ["http", "https", "ws", "wss"]
-        .iter()
-        .any(|known| scheme.eq_ignore_ascii_case(known))
+    ["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]
@@ -233,30 +225,15 @@ mod tests {
 
     #[test]
     fn limits_of_a_whole_head() {
-        let with_value = |bytes| {
-            format!(
-                "GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n",
-                "v".repeat(bytes)
-            )
-        };
+        let with_value = |bytes| format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "v".repeat(bytes));
         assert!(parse(&with_value(4096)).unwrap().is_some());
         assert_eq!(status(&with_value(4097)), 431);
 
-        let with_line = |bytes: usize| {
-            format!(
-                "GET /{} HTTP/1.1\r\nhost: a\r\n\r\n",
-                "p".repeat(bytes - 14)
-            )
-        };
+        let with_line = |bytes: usize| format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "p".repeat(bytes - 14));
         assert!(parse(&with_line(8000)).unwrap().is_some());
         assert_eq!(status(&with_line(8001)), 414);
 
-        let with_headers = |count: usize| {
-            format!(
-                "GET / HTTP/1.1\r\nhost: a\r\n{}\r\n",
-                "x: y\r\n".repeat(count - 1)
-            )
-        };
+        let with_headers = |count: usize| format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(count - 1));
         assert!(parse(&with_headers(100)).unwrap().is_some());
         assert_eq!(status(&with_headers(101)), 431);
 
@@ -271,34 +248,20 @@ mod tests {
         assert_eq!(parse(&"G".repeat(8000)), Ok(None));
         assert_eq!(status(&"G".repeat(8001)), 414);
         assert_eq!(status(&format!("GET /{}", "p".repeat(9000))), 414);
-        assert_eq!(
-            status(&format!("GET / HTTP/1.1\r\nx: {}", "v".repeat(4097))),
-            431
-        );
-        assert_eq!(
-            parse(&format!("GET / HTTP/1.1\r\nx: {}", "v".repeat(4096))),
-            Ok(None)
-        );
-        assert_eq!(
-            status(&format!("GET / HTTP/1.1\r\n{}", "n".repeat(65_536))),
-            431
-        );
-        assert_eq!(
-            status(&format!("GET / HTTP/1.1\r\n{}", "x: y\r\n".repeat(101))),
-            431
-        );
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\nx: {}", "v".repeat(4097))), 431);
+        assert_eq!(parse(&format!("GET / HTTP/1.1\r\nx: {}", "v".repeat(4096))), Ok(None));
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}", "n".repeat(65_536))), 431);
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}", "x: y\r\n".repeat(101))), 431);
         assert_eq!(status(&"\r\n".repeat(32 * 1024)), 431);
     }
 
     fn head_text() -> impl Strategy<Value = String> {
         let header = ("[a-zA-Z-]{1,12}", "[ -~]{0,40}").prop_map(|(n, v)| format!("X{n}: {v}\r\n"));
         let target = "/[a-z0-9/%._?&=+-]{0,60}";
-        ("(\r\n)?", "[A-Z]{1,7}", target, 0..=1_u8, vec(header, 0..8)).prop_map(
-            |(empty, method, target, minor, headers)| {
-                let headers = headers.concat();
-                format!("{empty}{method} {target} HTTP/1.{minor}\r\nHost: a\r\n{headers}\r\n")
-            },
-        )
+        ("(\r\n)?", "[A-Z]{1,7}", target, 0..=1_u8, vec(header, 0..8)).prop_map(|(empty, method, target, minor, headers)| {
+            let headers = headers.concat();
+            format!("{empty}{method} {target} HTTP/1.{minor}\r\nHost: a\r\n{headers}\r\n")
+        })
     }
 
     proptest! {

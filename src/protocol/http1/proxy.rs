@@ -153,9 +153,7 @@ fn parse_v2(buf: &[u8]) -> Result<Option<(ProxyInfo, usize)>, ProxyError> {
 
 /// Reads source address, destination address, source port, destination port, where one
 /// address has `ADDRESS` bytes and the whole block `BLOCK`; extensions after it are skipped.
-fn parse_v2_source<const ADDRESS: usize, const BLOCK: usize>(
-    payload: &[u8],
-) -> Result<SocketAddr, ProxyError> {
+fn parse_v2_source<const ADDRESS: usize, const BLOCK: usize>(payload: &[u8]) -> Result<SocketAddr, ProxyError> {
     const SHORT: ProxyError = ProxyError::Malformed("PROXY addresses are cut short");
     let block = payload.first_chunk::<BLOCK>().ok_or(SHORT)?;
     let ip = match (block.first_chunk::<4>(), block.first_chunk::<16>()) {
@@ -187,32 +185,19 @@ mod tests {
     fn v2_tcp6() -> Vec<u8> {
         let source: Ipv6Addr = "2001:db8::1".parse().unwrap();
         let ports = [0x1f, 0x90, 0x01, 0xbb];
-        v2(
-            0x21,
-            0x21,
-            &[&source.octets()[..], &[0; 16], &ports].concat(),
-        )
+        v2(0x21, 0x21, &[&source.octets()[..], &[0; 16], &ports].concat())
     }
 
     #[test]
     fn headers_and_their_sources() {
         let cases: Vec<(Vec<u8>, Option<&str>)> = vec![
-            (
-                b"PROXY TCP4 192.0.2.1 10.0.0.9 8080 443\r\n".into(),
-                Some("192.0.2.1:8080"),
-            ),
-            (
-                b"PROXY TCP6 2001:db8::1 ::1 8080 443\r\n".into(),
-                Some("[2001:db8::1]:8080"),
-            ),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.9 8080 443\r\n".into(), Some("192.0.2.1:8080")),
+            (b"PROXY TCP6 2001:db8::1 ::1 8080 443\r\n".into(), Some("[2001:db8::1]:8080")),
             (b"PROXY UNKNOWN\r\n".into(), None),
             (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".into(), None),
             (v2_tcp4(b""), Some("192.0.2.1:8080")),
             (v2_tcp4(&[4, 0, 1, 0]), Some("192.0.2.1:8080")),
-            (
-                v2_tcp4(&[0; V2_PAYLOAD_BYTES_MAX - 12]),
-                Some("192.0.2.1:8080"),
-            ),
+            (v2_tcp4(&[0; V2_PAYLOAD_BYTES_MAX - 12]), Some("192.0.2.1:8080")),
             (v2_tcp6(), Some("[2001:db8::1]:8080")),
             (v2(0x20, 0x00, b""), None),
             (v2(0x20, 0x11, &[1; 12]), None),
@@ -223,10 +208,7 @@ mod tests {
             let source = source.map(|source| source.parse().unwrap());
             let mut stream = header.clone();
             stream.extend_from_slice(b"GET / HTTP/1.1\r\n");
-            assert_eq!(
-                parse_proxy(&stream),
-                Ok(Some((ProxyInfo { source }, header.len())))
-            );
+            assert_eq!(parse_proxy(&stream), Ok(Some((ProxyInfo { source }, header.len()))));
             for end in 0..header.len() {
                 assert_eq!(parse_proxy(&header[..end]), Ok(None), "{end} of {header:?}");
             }
@@ -236,11 +218,7 @@ mod tests {
     #[test]
     fn absent_headers_are_known_from_the_first_difference() {
         for start in ["G", "GET / HTTP/1.1\r\n", "PROXX", "\r\n\r\n\r"] {
-            assert_eq!(
-                parse_proxy(start.as_bytes()),
-                Err(ProxyError::Absent),
-                "{start:?}"
-            );
+            assert_eq!(parse_proxy(start.as_bytes()), Err(ProxyError::Absent), "{start:?}");
         }
     }
 
@@ -269,10 +247,7 @@ mod tests {
         ];
         for header in cases {
             let refused = parse_proxy(&header);
-            assert!(
-                matches!(refused, Err(ProxyError::Malformed(_))),
-                "{header:?}: {refused:?}"
-            );
+            assert!(matches!(refused, Err(ProxyError::Malformed(_))), "{header:?}: {refused:?}");
         }
     }
 

@@ -19,18 +19,10 @@ const HEADER_ID_BYTES: RangeInclusive<usize> = 20..=200;
 
 /// The id of this request: its baggage entry named `baggage_key`, else its own
 /// `x-request-id`, else whatever `generate` makes (at least 20 characters by the spec).
-pub fn select_request_id(
-    head: &Head<'_>,
-    baggage_key: &str,
-    generate: impl FnOnce() -> String,
-) -> String {
+pub fn select_request_id(head: &Head<'_>, baggage_key: &str, generate: impl FnOnce() -> String) -> String {
     baggage_entry(head, baggage_key)
         .filter(|id| is_usable(id, BAGGAGE_ID_BYTES))
-        .or_else(|| {
-            head.header_str("x-request-id")
-                .filter(|id| is_usable(id, HEADER_ID_BYTES))
-                .map(str::to_owned)
-        })
+        .or_else(|| head.header_str("x-request-id").filter(|id| is_usable(id, HEADER_ID_BYTES)).map(str::to_owned))
         .unwrap_or_else(generate)
 }
 
@@ -62,9 +54,7 @@ mod tests {
 
     fn selected(lines: &str) -> String {
         let text = format!("GET / HTTP/1.1\r\nhost: a\r\n{lines}\r\n");
-        let head = parse_head(text.as_bytes(), &HeadLimits::default())
-            .unwrap()
-            .unwrap();
+        let head = parse_head(text.as_bytes(), &HeadLimits::default()).unwrap().unwrap();
         select_request_id(&head, "request-id", || "generated".to_owned())
     }
 
@@ -73,45 +63,18 @@ mod tests {
         let with_own = |line: &str| format!("{line}\r\n{OWN}");
         let cases = [
             (with_own("baggage: request-id=0123456789"), "0123456789"),
-            (
-                with_own("baggage: a=b, request-id = 0123456789 ;p=q,c=d"),
-                "0123456789",
-            ),
-            (
-                with_own("baggage: a=b\r\nbaggage: request-id=0123456789"),
-                "0123456789",
-            ),
+            (with_own("baggage: a=b, request-id = 0123456789 ;p=q,c=d"), "0123456789"),
+            (with_own("baggage: a=b\r\nbaggage: request-id=0123456789"), "0123456789"),
             (with_own("baggage: request-id=0123%20456789"), "0123 456789"),
-            (
-                with_own("baggage: request-id=012345678"),
-                "own-0123456789-0123456789",
-            ),
-            (
-                with_own("baggage: request-id=0123456789%0d%0a"),
-                "own-0123456789-0123456789",
-            ),
-            (
-                with_own("baggage: request-id=0123456789%C3%A9"),
-                "own-0123456789-0123456789",
-            ),
-            (
-                with_own("baggage: Request-Id=0123456789"),
-                "own-0123456789-0123456789",
-            ),
+            (with_own("baggage: request-id=012345678"), "own-0123456789-0123456789"),
+            (with_own("baggage: request-id=0123456789%0d%0a"), "own-0123456789-0123456789"),
+            (with_own("baggage: request-id=0123456789%C3%A9"), "own-0123456789-0123456789"),
+            (with_own("baggage: Request-Id=0123456789"), "own-0123456789-0123456789"),
             (with_own("baggage: request-id"), "own-0123456789-0123456789"),
             (OWN.to_owned(), "own-0123456789-0123456789"),
-            (
-                "x-request-id: 0123456789012345678\r\n".to_owned(),
-                "generated",
-            ),
-            (
-                "x-request-id: 01234567890123456789\r\n".to_owned(),
-                "01234567890123456789",
-            ),
-            (
-                "x-request-id: 0123456789012345678\u{e9}\r\n".to_owned(),
-                "generated",
-            ),
+            ("x-request-id: 0123456789012345678\r\n".to_owned(), "generated"),
+            ("x-request-id: 01234567890123456789\r\n".to_owned(), "01234567890123456789"),
+            ("x-request-id: 0123456789012345678\u{e9}\r\n".to_owned(), "generated"),
             (String::new(), "generated"),
         ];
         for (lines, expected) in cases {
@@ -122,22 +85,10 @@ mod tests {
     #[test]
     fn lengths_have_an_upper_bound() {
         let of_length = |bytes| "r".repeat(bytes);
-        assert_eq!(
-            selected(&format!("baggage: request-id={}\r\n", of_length(200))),
-            of_length(200)
-        );
-        assert_eq!(
-            selected(&format!("baggage: request-id={}\r\n", of_length(201))),
-            "generated"
-        );
-        assert_eq!(
-            selected(&format!("x-request-id: {}\r\n", of_length(200))),
-            of_length(200)
-        );
-        assert_eq!(
-            selected(&format!("x-request-id: {}\r\n", of_length(201))),
-            "generated"
-        );
+        assert_eq!(selected(&format!("baggage: request-id={}\r\n", of_length(200))), of_length(200));
+        assert_eq!(selected(&format!("baggage: request-id={}\r\n", of_length(201))), "generated");
+        assert_eq!(selected(&format!("x-request-id: {}\r\n", of_length(200))), of_length(200));
+        assert_eq!(selected(&format!("x-request-id: {}\r\n", of_length(201))), "generated");
     }
 
     proptest! {

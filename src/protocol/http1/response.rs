@@ -30,11 +30,7 @@ pub struct Response {
 impl Response {
     /// No body and therefore no content type.
     pub fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Bytes::new(),
-        }
+        Self { status, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// A body of already encoded JSON.
@@ -63,11 +59,7 @@ impl Response {
 
     /// The same response with one more header.
     #[must_use]
-    pub fn with_header(
-        mut self,
-        name: impl Into<Cow<'static, str>>,
-        value: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
@@ -199,10 +191,7 @@ mod tests {
     fn no_content_has_no_length_and_no_body() {
         let mut response = Response::empty(204).with_header("x-a", "b");
         response.body = Bytes::from_static(b"ignored");
-        assert_eq!(
-            written(&response, true, false),
-            "HTTP/1.1 204 No Content\r\nx-a: b\r\n\r\n"
-        );
+        assert_eq!(written(&response, true, false), "HTTP/1.1 204 No Content\r\nx-a: b\r\n\r\n");
     }
 
     #[test]

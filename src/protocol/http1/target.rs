@@ -31,11 +31,7 @@ pub fn path_segments(path: &str) -> Vec<String> {
 }
 
 fn decode_form(encoded: &str) -> Option<String> {
-    let spaced = if encoded.contains('+') {
-        Cow::Owned(encoded.replace('+', " "))
-    } else {
-        Cow::Borrowed(encoded)
-    };
+    let spaced = if encoded.contains('+') { Cow::Owned(encoded.replace('+', " ")) } else { Cow::Borrowed(encoded) };
     let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
     Some(decoded.into_owned())
 }

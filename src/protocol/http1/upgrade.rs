@@ -14,25 +14,17 @@ use super::head::Head;
 /// The text of the 400 answer; it names the first condition that is not met.
 pub fn websocket_key<'b>(head: &Head<'b>) -> Result<&'b [u8], String> {
     if head.minor_version != 1 {
-        return Err(format!(
-            "HTTP version HTTP/1.{} unsupported",
-            head.minor_version
-        ));
+        return Err(format!("HTTP version HTTP/1.{} unsupported", head.minor_version));
     }
     if head.method != "GET" {
         return Err(format!("HTTP method {} unsupported", head.method));
     }
     must_contain(head, "connection", "upgrade")?;
     must_contain(head, "upgrade", "websocket")?;
-    let key = head
-        .header("sec-websocket-key")
-        .filter(|key| !key.is_empty())
-        .ok_or("'sec-websocket-key' header is absent")?;
+    let key = head.header("sec-websocket-key").filter(|key| !key.is_empty()).ok_or("'sec-websocket-key' header is absent")?;
     if !head.header_values("sec-websocket-version").eq([b"13"]) {
         let sent = list_values(head, "sec-websocket-version");
-        return Err(format!(
-            "'sec-websocket-version' header must equal '13', got {sent}"
-        ));
+        return Err(format!("'sec-websocket-version' header must equal '13', got {sent}"));
     }
     Ok(key)
 }
@@ -42,9 +34,7 @@ fn must_contain(head: &Head<'_>, name: &str, token: &str) -> Result<(), String> 
         return Ok(());
     }
     let sent = list_values(head, name);
-    Err(format!(
-        "'{name}' header must contain '{token}', got {sent}"
-    ))
+    Err(format!("'{name}' header must contain '{token}', got {sent}"))
 }
 
 /// The values of a header as a bracketed list of quoted strings.
@@ -71,9 +61,7 @@ mod tests {
 
     fn key_of(request_line: &str, lines: &str) -> Result<String, String> {
         let text = format!("{request_line}\r\nhost: a\r\n{lines}\r\n");
-        let head = parse_head(text.as_bytes(), &HeadLimits::default())
-            .unwrap()
-            .unwrap();
+        let head = parse_head(text.as_bytes(), &HeadLimits::default()).unwrap().unwrap();
         websocket_key(&head).map(|key| String::from_utf8(key.to_vec()).unwrap())
     }
 
@@ -85,36 +73,17 @@ mod tests {
 
     #[test]
     fn the_text_names_the_first_missing_condition() {
-        let without = |name: &str| -> String {
-            GOOD.split_inclusive('\n')
-                .filter(|line| !line.starts_with(name))
-                .collect()
-        };
+        let without = |name: &str| -> String { GOOD.split_inclusive('\n').filter(|line| !line.starts_with(name)).collect() };
         let cases = [
-            (
-                without("Connection"),
-                "'connection' header must contain 'upgrade', got []",
-            ),
-            (
-                without("Connection") + "connection: close\r\n",
-                "'connection' header must contain 'upgrade', got [\"close\"]",
-            ),
+            (without("Connection"), "'connection' header must contain 'upgrade', got []"),
+            (without("Connection") + "connection: close\r\n", "'connection' header must contain 'upgrade', got [\"close\"]"),
             (
                 without("Connection") + "connection: a, b\r\nconnection: \"c\r\n",
                 "'connection' header must contain 'upgrade', got [\"a, b\", \"\\\"c\"]",
             ),
-            (
-                without("Upgrade") + "upgrade: h2c\r\n",
-                "'upgrade' header must contain 'websocket', got [\"h2c\"]",
-            ),
-            (
-                without("Sec-WebSocket-Key"),
-                "'sec-websocket-key' header is absent",
-            ),
-            (
-                without("Sec-WebSocket-Key") + "sec-websocket-key:\r\n",
-                "'sec-websocket-key' header is absent",
-            ),
+            (without("Upgrade") + "upgrade: h2c\r\n", "'upgrade' header must contain 'websocket', got [\"h2c\"]"),
+            (without("Sec-WebSocket-Key"), "'sec-websocket-key' header is absent"),
+            (without("Sec-WebSocket-Key") + "sec-websocket-key:\r\n", "'sec-websocket-key' header is absent"),
             (
                 without("Sec-WebSocket-Version") + "sec-websocket-version: 8\r\n",
                 "'sec-websocket-version' header must equal '13', got [\"8\"]",
@@ -125,11 +94,7 @@ mod tests {
             ),
         ];
         for (lines, expected) in cases {
-            assert_eq!(
-                key_of("GET / HTTP/1.1", &lines),
-                Err(expected.into()),
-                "{lines}"
-            );
+            assert_eq!(key_of("GET / HTTP/1.1", &lines), Err(expected.into()), "{lines}");
         }
     }
 

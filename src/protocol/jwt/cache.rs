@@ -51,12 +51,7 @@ impl VerifiedCache {
         let parts = Parts::split(&token)?;
         let alg = parts.header().ok().and_then(|header| header.alg);
         if token.len() > TOKEN_BYTES_MAX || !keys::is_asymmetric(alg) {
-            return claims::check(
-                signed_claims(&parts, keys)?,
-                validators,
-                now_unix_secs,
-                require,
-            );
+            return claims::check(signed_claims(&parts, keys)?, validators, now_unix_secs, require);
         }
         let hash = entry_hash(keys, &token);
         let signed = match self.find(&hash) {

@@ -19,9 +19,7 @@ impl ClaimValidators {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_json::from_str(text)
-            .map(Self)
-            .map_err(|_| ClaimValidatorsError)
+        serde_json::from_str(text).map(Self).map_err(|_| ClaimValidatorsError)
     }
 
     /// No validator is configured.
@@ -115,11 +113,7 @@ fn check_exp(exp: &Value, now_unix_secs: i64) -> Result<i64, JwtError> {
     let whole = exp.as_i64().or_else(|| exp.as_u64().map(|_| i64::MAX));
     if let Some(whole) = whole {
         let seconds_ago = now_unix_secs.saturating_sub(whole);
-        return if seconds_ago >= 0 {
-            Err(JwtError::Expired { seconds_ago })
-        } else {
-            Ok(whole)
-        };
+        return if seconds_ago >= 0 { Err(JwtError::Expired { seconds_ago }) } else { Ok(whole) };
     }
     match exp.as_f64() {
         Some(decimal) if decimal > now_unix_secs as f64 => Ok(decimal.round() as i64),
@@ -129,8 +123,5 @@ fn check_exp(exp: &Value, now_unix_secs: i64) -> Result<i64, JwtError> {
 
 /// A number rounded to the nearest integer, saturating at the ends of `i64`.
 fn rounded(value: &Value) -> Option<i64> {
-    value
-        .as_i64()
-        .or_else(|| value.as_u64().map(|_| i64::MAX))
-        .or_else(|| value.as_f64().map(|decimal| decimal.round() as i64))
+    value.as_i64().or_else(|| value.as_u64().map(|_| i64::MAX)).or_else(|| value.as_f64().map(|decimal| decimal.round() as i64))
 }

@@ -91,10 +91,9 @@ impl fmt::Display for JwtError {
             Self::Malformed => f.write_str(MALFORMED),
             Self::Signature => f.write_str(SIGNATURE),
             Self::Signer { kid: None } => f.write_str(SIGNER),
-            Self::Signer { kid: Some(kid) } => write!(
-                f,
-                "Failed to generate JWT signer for key ID (kid) {kid:?}, check your JWT secret or JWKS configuration"
-            ),
+            Self::Signer { kid: Some(kid) } => {
+                write!(f, "Failed to generate JWT signer for key ID (kid) {kid:?}, check your JWT secret or JWKS configuration")
+            }
             Self::Expired { seconds_ago } => {
                 write!(f, "Token has expired {seconds_ago} seconds ago")
             }

@@ -64,17 +64,11 @@ pub(super) enum Verifier<'a> {
 impl Keys {
     /// Prepares `jwt_secret` (used as raw bytes) and `jwt_jwks` (an object with a `keys` array).
     pub fn new(secret: Option<&str>, jwks: Option<&Value>) -> Self {
-        let set = jwks.and_then(|jwks| jwks.get("keys")).map(|keys| {
-            keys.as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Entry::new)
-                .collect()
-        });
+        let set = jwks
+            .and_then(|jwks| jwks.get("keys"))
+            .map(|keys| keys.as_array().into_iter().flatten().filter_map(Entry::new).collect());
         Self {
-            secret: secret
-                .filter(|s| !s.is_empty())
-                .map(|s| HmacKeys::new(s.as_bytes())),
+            secret: secret.filter(|s| !s.is_empty()).map(|s| HmacKeys::new(s.as_bytes())),
             set,
             fingerprint: fingerprint(jwks),
         }
@@ -96,15 +90,11 @@ impl Keys {
                 _ => Err(no_signer()),
             };
         };
-        let found = set
-            .iter()
-            .find(|entry| entry.kind == kind && entry.kid == kid);
+        let found = set.iter().find(|entry| entry.kind == kind && entry.kid == kid);
         match found {
             Some(entry) => entry.verifier(alg),
             None if kind == Kind::Oct => self.by_secret(alg).ok_or_else(no_signer),
-            None => Err(JwtError::Signer {
-                kid: Some(kid.to_owned()),
-            }),
+            None => Err(JwtError::Signer { kid: Some(kid.to_owned()) }),
         }
     }
 
@@ -146,10 +136,7 @@ impl Entry {
             "oct" => {
                 text("k")?;
                 let k = bytes("k").filter(|k| !k.is_empty());
-                (
-                    Kind::Oct,
-                    k.map(|k| Material::Oct(Box::new(HmacKeys::new(&k)))),
-                )
+                (Kind::Oct, k.map(|k| Material::Oct(Box::new(HmacKeys::new(&k)))))
             }
             "RSA" => {
                 let (n, e) = (bytes("n").map(without_zeros), bytes("e").map(without_zeros));
@@ -174,26 +161,16 @@ impl Entry {
             },
             _ => return None,
         };
-        Some(Self {
-            kid: text("kid")?.to_owned(),
-            kind,
-            material,
-        })
+        Some(Self { kid: text("kid")?.to_owned(), kind, material })
     }
 
     fn verifier(&self, alg: &str) -> Result<Verifier<'_>, JwtError> {
-        let unusable = || JwtError::Signer {
-            kid: Some(self.kid.clone()),
-        };
+        let unusable = || JwtError::Signer { kid: Some(self.kid.clone()) };
         let verifier = match self.material.as_ref().ok_or_else(unusable)? {
             Material::Oct(keys) => keys.verifier(alg),
             Material::Rsa { n, e } => Verifier::Rsa(rsa_parameters(alg), n, e),
-            Material::P256(point) if alg == "ES256" => {
-                Verifier::Point(&signature::ECDSA_P256_SHA256_FIXED, point)
-            }
-            Material::P384(point) if alg == "ES384" => {
-                Verifier::Point(&signature::ECDSA_P384_SHA384_FIXED, point)
-            }
+            Material::P256(point) if alg == "ES256" => Verifier::Point(&signature::ECDSA_P256_SHA256_FIXED, point),
+            Material::P384(point) if alg == "ES384" => Verifier::Point(&signature::ECDSA_P384_SHA384_FIXED, point),
             Material::Ed25519(x) if alg != "Ed448" => Verifier::Point(&signature::ED25519, x),
             Material::P256(_) | Material::P384(_) | Material::Ed25519(_) => Verifier::Mismatch,
         };
@@ -224,12 +201,12 @@ impl Verifier<'_> {
     pub fn accepts(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
             Self::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
-            Self::Rsa(parameters, n, e) => signature::RsaPublicKeyComponents { n, e }
-                .verify(parameters, message, signature)
-                .is_ok(),
-            Self::Point(algorithm, point) => signature::UnparsedPublicKey::new(*algorithm, point)
-                .verify(message, signature)
-                .is_ok(),
+            Self::Rsa(parameters, n, e) => {
+                signature::RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
+            }
+            Self::Point(algorithm, point) => {
+                signature::UnparsedPublicKey::new(*algorithm, point).verify(message, signature).is_ok()
+            }
             Self::Mismatch => false,
         }
     }

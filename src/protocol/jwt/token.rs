@@ -38,21 +38,15 @@ impl<'a> Parts<'a> {
     pub fn split(token: &'a str) -> Result<Self, JwtError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(JwtError::Malformed)?;
-        Ok(Self {
-            signed: signed.as_bytes(),
-            signature: decode(signature)?,
-            claims,
-            header: decode_json(header)?,
-        })
+        Ok(Self { signed: signed.as_bytes(), signature: decode(signature)?, claims, header: decode_json(header)? })
     }
 
     /// The header object; any other JSON value is a generic error.
     pub fn header(&self) -> Result<Header<'_>, JwtError> {
         match &self.header {
-            Value::Object(fields) => Ok(Header {
-                alg: fields.get("alg").and_then(Value::as_str),
-                kid: fields.get("kid").and_then(Value::as_str),
-            }),
+            Value::Object(fields) => {
+                Ok(Header { alg: fields.get("alg").and_then(Value::as_str), kid: fields.get("kid").and_then(Value::as_str) })
+            }
             _ => Err(JwtError::Generic),
         }
     }
@@ -74,9 +68,7 @@ pub(super) struct Header<'a> {
 }
 
 fn decode(segment: &str) -> Result<Vec<u8>, JwtError> {
-    URL_SAFE_NO_PAD
-        .decode(segment)
-        .map_err(|_| JwtError::Malformed)
+    URL_SAFE_NO_PAD.decode(segment).map_err(|_| JwtError::Malformed)
 }
 
 fn decode_json(segment: &str) -> Result<Value, JwtError> {

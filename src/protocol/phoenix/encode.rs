@@ -174,7 +174,8 @@ mod tests {
         let v2 = reply(Vsn::V2, "\"1\"", "\"4\"", "\"realtime:a\"", Status::Ok, "{}");
         assert_eq!(text(&v2), r#"["1","4","realtime:a","phx_reply",{"status":"ok","response":{}}]"#);
         let v1 = reply(Vsn::V1, "\"1\"", "\"4\"", "\"realtime:a\"", Status::Error, "{\"reason\":\"x\"}");
-        let expected = r#"{"topic":"realtime:a","event":"phx_reply","payload":{"status":"error","response":{"reason":"x"}},"ref":"4"}"#;
+        let expected =
+            r#"{"topic":"realtime:a","event":"phx_reply","payload":{"status":"error","response":{"reason":"x"}},"ref":"4"}"#;
         assert_eq!(text(&v1), expected);
     }
 
@@ -188,7 +189,8 @@ mod tests {
 
     #[test]
     fn kind_4_is_the_worked_example() {
-        let frame = user_broadcast(Vsn::V2, "realtime:room1", "\"realtime:room1\"", "move", "", UserBody::Json("{\"x\":1}")).unwrap();
+        let frame =
+            user_broadcast(Vsn::V2, "realtime:room1", "\"realtime:room1\"", "move", "", UserBody::Json("{\"x\":1}")).unwrap();
         assert_eq!(body(&frame), b"\x04\x0e\x04\x00\x01realtime:room1move{\"x\":1}");
         assert!(user_broadcast(Vsn::V1, "t", "\"t\"", "e", "", UserBody::Binary(b"x")).is_none());
     }

@@ -183,8 +183,18 @@ mod tests {
     #[test]
     fn malformed_messages_are_told_apart() {
         for text in [
-            "", "not json", "{", "[]", "[1,2]", r#"["1","2","realtime:room1","broadcast"]"#, "{\"topic\":1}", "17", "null",
-            r#"["1","2","t","e",{}] x"#, r#"["1","2","t","e",{"n":1e400}]"#, "[1,2,3,4,5",
+            "",
+            "not json",
+            "{",
+            "[]",
+            "[1,2]",
+            r#"["1","2","realtime:room1","broadcast"]"#,
+            "{\"topic\":1}",
+            "17",
+            "null",
+            r#"["1","2","t","e",{}] x"#,
+            r#"["1","2","t","e",{"n":1e400}]"#,
+            "[1,2,3,4,5",
         ] {
             assert!(matches!(decode_text(Vsn::V2, text.as_bytes()), Err(Malformed::Message(_))), "{text}");
         }

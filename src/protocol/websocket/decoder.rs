@@ -115,12 +115,8 @@ fn decode(
 ) -> Result<Flow, DecodeError> {
     while !input.is_empty() {
         let (used_bytes, flow) = match pending {
-            Some(unfinished) if unfinished.frame.is_some() => {
-                unfinished.continue_frame(input, limits, sink)?
-            }
-            Some(unfinished) if unfinished.header_bytes > 0 => {
-                unfinished.continue_header(input, limits, sink)?
-            }
+            Some(unfinished) if unfinished.frame.is_some() => unfinished.continue_frame(input, limits, sink)?,
+            Some(unfinished) if unfinished.header_bytes > 0 => unfinished.continue_header(input, limits, sink)?,
             _ => start_frame(pending, input, limits, sink)?,
         };
         if flow == Flow::Stop {
@@ -140,10 +136,7 @@ fn start_frame(
 ) -> Step {
     let expected = match pending {
         Some(unfinished) => unfinished.expectation(limits),
-        None => Expectation {
-            in_message: false,
-            payload_bytes_max: limits.message_bytes_max,
-        },
+        None => Expectation { in_message: false, payload_bytes_max: limits.message_bytes_max },
     };
     let Some(header) = parse(input, &expected)? else {
         pending.get_or_insert_default().keep_header(input);
@@ -151,10 +144,7 @@ fn start_frame(
     };
     let frame_bytes = header.header_bytes + header.payload_bytes;
     let Some(payload) = input.get_mut(header.header_bytes..frame_bytes) else {
-        pending.get_or_insert_default().frame = Some(PartialFrame {
-            header,
-            received_bytes: 0,
-        });
+        pending.get_or_insert_default().frame = Some(PartialFrame { header, received_bytes: 0 });
         return Ok((header.header_bytes, Flow::Continue));
     };
     unmask(payload, header.key, 0);
@@ -191,12 +181,7 @@ impl Pending {
         self.header_bytes = bytes.len();
     }
 
-    fn continue_header(
-        &mut self,
-        input: &mut [u8],
-        limits: &DecodeLimits,
-        sink: &mut impl FnMut(Event<'_>) -> Flow,
-    ) -> Step {
+    fn continue_header(&mut self, input: &mut [u8], limits: &DecodeLimits, sink: &mut impl FnMut(Event<'_>) -> Flow) -> Step {
         let kept_bytes = self.header_bytes;
         let taken_bytes = input.len().min(HEADER_BYTES_MAX - kept_bytes);
         let filled_bytes = kept_bytes + taken_bytes;
@@ -207,22 +192,14 @@ impl Pending {
             return Ok((taken_bytes, Flow::Continue));
         };
         self.header_bytes = 0;
-        self.frame = Some(PartialFrame {
-            header,
-            received_bytes: 0,
-        });
+        self.frame = Some(PartialFrame { header, received_bytes: 0 });
         let used_bytes = header.header_bytes - kept_bytes;
         // An empty payload is complete now; there may be no further input to say so.
         let (payload_bytes, flow) = self.continue_frame(&mut input[used_bytes..], limits, sink)?;
         Ok((used_bytes + payload_bytes, flow))
     }
 
-    fn continue_frame(
-        &mut self,
-        input: &mut [u8],
-        limits: &DecodeLimits,
-        sink: &mut impl FnMut(Event<'_>) -> Flow,
-    ) -> Step {
+    fn continue_frame(&mut self, input: &mut [u8], limits: &DecodeLimits, sink: &mut impl FnMut(Event<'_>) -> Flow) -> Step {
         let Some(mut frame) = self.frame.take() else {
             return Ok((0, Flow::Continue));
         };
@@ -254,26 +231,14 @@ impl Pending {
     ///
     /// Capacity doubles, but never past what the message can still become: the end of
     /// its last frame once that is known, the limit before.
-    fn append(
-        &mut self,
-        header: &FrameHeader,
-        payload: &[u8],
-        missing_bytes: usize,
-        limits: &DecodeLimits,
-    ) {
-        let message = self.message.get_or_insert_with(|| PartialMessage {
-            is_text: header.opcode == Opcode::Text,
-            bytes: Vec::new(),
-        });
+    fn append(&mut self, header: &FrameHeader, payload: &[u8], missing_bytes: usize, limits: &DecodeLimits) {
+        let message =
+            self.message.get_or_insert_with(|| PartialMessage { is_text: header.opcode == Opcode::Text, bytes: Vec::new() });
         let bytes = &mut message.bytes;
         let needed_bytes = bytes.len() + payload.len();
         debug_assert!(needed_bytes + missing_bytes <= limits.message_bytes_max);
         if needed_bytes > bytes.capacity() {
-            let useful_bytes = if header.fin {
-                needed_bytes + missing_bytes
-            } else {
-                limits.message_bytes_max
-            };
+            let useful_bytes = if header.fin { needed_bytes + missing_bytes } else { limits.message_bytes_max };
             let capacity = (bytes.capacity() * 2).min(useful_bytes).max(needed_bytes);
             bytes.reserve_exact(capacity - bytes.len());
         }
@@ -293,7 +258,4 @@ impl Pending {
     }
 }
 
-const _: () = assert!(
-    size_of::<Decoder>() <= 24,
-    "every idle socket pays for this"
-);
+const _: () = assert!(size_of::<Decoder>() <= 24, "every idle socket pays for this");

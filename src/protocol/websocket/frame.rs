@@ -101,10 +101,7 @@ pub(super) struct FrameHeader {
 }
 
 /// Reads the header at the start of `bytes`; `None` asks for more bytes.
-pub(super) fn parse(
-    bytes: &[u8],
-    expected: &Expectation,
-) -> Result<Option<FrameHeader>, DecodeError> {
+pub(super) fn parse(bytes: &[u8], expected: &Expectation) -> Result<Option<FrameHeader>, DecodeError> {
     let Some(&first) = bytes.first() else {
         return Ok(None);
     };
@@ -141,13 +138,7 @@ pub(super) fn parse(
     let Some(key) = bytes.get(key_at..).and_then(<[u8]>::first_chunk::<4>) else {
         return Ok(None);
     };
-    Ok(Some(FrameHeader {
-        opcode,
-        fin,
-        key: *key,
-        payload_bytes,
-        header_bytes: key_at + 4,
-    }))
+    Ok(Some(FrameHeader { opcode, fin, key: *key, payload_bytes, header_bytes: key_at + 4 }))
 }
 
 fn check_first_byte(first: u8, in_message: bool) -> Result<(Opcode, bool), DecodeError> {

@@ -17,9 +17,7 @@ pub fn accept_key(client_key: &[u8]) -> [u8; 28] {
     context.update(KEY_SUFFIX);
     let digest = context.finish();
     let mut accept = [0; 28];
-    STANDARD
-        .encode_slice(digest.as_ref(), &mut accept)
-        .expect("20 digest bytes are 28 base64 characters");
+    STANDARD.encode_slice(digest.as_ref(), &mut accept).expect("20 digest bytes are 28 base64 characters");
     accept
 }
 
@@ -29,10 +27,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_rfc() {
-        assert_eq!(
-            &accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="),
-            b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        );
+        assert_eq!(&accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]

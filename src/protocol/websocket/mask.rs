@@ -8,10 +8,8 @@
 pub(super) fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
     let mut rotated = key;
     rotated.rotate_left(offset % 4);
-    let word_key = u64::from_ne_bytes([
-        rotated[0], rotated[1], rotated[2], rotated[3], rotated[0], rotated[1], rotated[2],
-        rotated[3],
-    ]);
+    let word_key =
+        u64::from_ne_bytes([rotated[0], rotated[1], rotated[2], rotated[3], rotated[0], rotated[1], rotated[2], rotated[3]]);
     let (words, tail) = payload.as_chunks_mut::<8>();
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ word_key).to_ne_bytes();
@@ -31,11 +29,8 @@ mod tests {
         for offset in 0..9 {
             for len in 0..67 {
                 let original: Vec<u8> = (0..len as u8).collect();
-                let expected: Vec<u8> = original
-                    .iter()
-                    .enumerate()
-                    .map(|(index, byte)| byte ^ key[(offset + index) % 4])
-                    .collect();
+                let expected: Vec<u8> =
+                    original.iter().enumerate().map(|(index, byte)| byte ^ key[(offset + index) % 4]).collect();
                 let mut payload = original;
                 unmask(&mut payload, key, offset);
                 assert_eq!(payload, expected, "offset {offset}, length {len}");

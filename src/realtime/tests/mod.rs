@@ -1,1 +1,5 @@
-//! Tests of the core without any I/O.
+//! Tests of the core without any I/O: rules one by one, and a seeded simulation of several shards.
+
+mod rules;
+mod simulation;
+mod world;

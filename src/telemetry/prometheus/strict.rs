@@ -26,22 +26,14 @@ impl Parsed {
 }
 
 pub fn parse(text: &str) -> Parsed {
-    let mut parsed = Parsed {
-        families: Vec::new(),
-        samples: Vec::new(),
-    };
+    let mut parsed = Parsed { families: Vec::new(), samples: Vec::new() };
     let body = text.strip_suffix("# EOF\n").expect("one EOF at the end");
     let mut lines = body.lines().peekable();
     while let Some(line) = lines.next() {
-        let (name, help) = line
-            .strip_prefix("# HELP ")
-            .and_then(|rest| rest.split_once(' '))
-            .unwrap_or_else(|| panic!("HELP expected: {line}"));
+        let (name, help) =
+            line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')).unwrap_or_else(|| panic!("HELP expected: {line}"));
         assert!(!help.is_empty(), "{line}");
-        assert!(
-            !parsed.families.contains(&name.to_owned()),
-            "{name} repeats"
-        );
+        assert!(!parsed.families.contains(&name.to_owned()), "{name} repeats");
         let kind = lines.next().expect("TYPE follows HELP");
         let kinds = ["counter", "gauge"].map(|kind| format!("# TYPE {name} {kind}"));
         assert!(kinds.contains(&kind.to_owned()), "{kind}");
@@ -49,10 +41,7 @@ pub fn parse(text: &str) -> Parsed {
         while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
             let (found, labels, value) = parse_sample(sample);
             assert_eq!(found, name, "sample outside its family");
-            assert!(
-                parsed.value(name, &borrow(&labels)).is_none(),
-                "{sample} repeats"
-            );
+            assert!(parsed.value(name, &borrow(&labels)).is_none(), "{sample} repeats");
             parsed.samples.push((found, labels, value));
         }
     }
@@ -72,16 +61,10 @@ fn parse_sample(line: &str) -> (String, Labels, f64) {
         rest = inner;
         loop {
             let (label, after) = rest.split_once("=\"").expect("label=\"value\"");
-            assert!(
-                label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
-                "{label}"
-            );
+            assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{label}");
             let (value, after) = quoted(after);
             if let Some((previous, _)) = labels.last() {
-                assert!(
-                    previous.as_str() < label,
-                    "labels sorted, no repeats: {line}"
-                );
+                assert!(previous.as_str() < label, "labels sorted, no repeats: {line}");
             }
             labels.push((label.to_owned(), value));
             match after.split_at(1) {

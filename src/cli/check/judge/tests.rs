@@ -38,9 +38,7 @@ fn about(subject: &str, extra: &[(&str, &str)], change: impl FnOnce(&mut Host)) 
     let mut host = good_host();
     change(&mut host);
     let findings = judge(&config(extra), &host);
-    let found = findings
-        .into_iter()
-        .find(|finding| finding.subject == subject);
+    let found = findings.into_iter().find(|finding| finding.subject == subject);
     found.unwrap_or_else(|| panic!("nothing about {subject}"))
 }
 
@@ -61,16 +59,9 @@ fn everything_but_ok_has_advice() {
     host.somaxconn = Some(128);
     host.huge_pages = Some("always".to_owned());
     host.state_dir = Err("no".to_owned());
-    let findings = judge(
-        &config(&[("NUM_ACCEPTORS", "1"), ("RUN_JANITOR", "1")]),
-        &host,
-    );
+    let findings = judge(&config(&[("NUM_ACCEPTORS", "1"), ("RUN_JANITOR", "1")]), &host);
     for finding in &findings {
-        assert_eq!(
-            finding.verdict == Verdict::Ok,
-            finding.advice.is_none(),
-            "{finding:?}"
-        );
+        assert_eq!(finding.verdict == Verdict::Ok, finding.advice.is_none(), "{finding:?}");
     }
     let bad = findings.iter().filter(|f| f.verdict != Verdict::Ok);
     assert_eq!(bad.count(), 7);
@@ -84,19 +75,13 @@ fn kernel_releases_are_understood() {
     assert_eq!(version("5.10.0+").as_deref(), Some("5.10.0"));
     assert_eq!(version("6.18.44-fc-v445").as_deref(), Some("6.18.44"));
     assert_eq!(version("generic"), None);
-    let old = about("kernel", &[], |host| {
-        host.kernel_release = "5.4.0-x".to_owned()
-    });
+    let old = about("kernel", &[], |host| host.kernel_release = "5.4.0-x".to_owned());
     assert_eq!(old.verdict, Verdict::Warn);
 }
 
 #[test]
 fn a_refused_io_uring_depends_on_the_driver() {
-    let refused = |driver: &str, errno| {
-        about("io_uring", &[("RINGCAST_DRIVER", driver)], |host| {
-            host.io_uring = Err(errno)
-        })
-    };
+    let refused = |driver: &str, errno| about("io_uring", &[("RINGCAST_DRIVER", driver)], |host| host.io_uring = Err(errno));
     let auto = refused("auto", libc::EPERM);
     assert_eq!(auto.verdict, Verdict::Warn);
     assert!(auto.found.contains("EPERM") && auto.found.contains("epoll"));
@@ -109,30 +94,19 @@ fn a_refused_io_uring_depends_on_the_driver() {
 
 #[test]
 fn the_hard_limit_of_files_decides() {
-    let enough = about("open files", &[], |host| {
-        host.open_files = Some((1024, 16_640))
-    });
+    let enough = about("open files", &[], |host| host.open_files = Some((1024, 16_640)));
     assert_eq!(enough.verdict, Verdict::Ok);
-    let short = about("open files", &[], |host| {
-        host.open_files = Some((1024, 16_639))
-    });
+    let short = about("open files", &[], |host| host.open_files = Some((1024, 16_639)));
     assert_eq!(short.verdict, Verdict::Fail);
     assert!(short.advice.expect("advice").contains("LimitNOFILE=16640"));
     let chosen = about("open files", &[("RLIMIT_NOFILE", "8000")], |_| {});
-    assert_eq!(
-        chosen.verdict,
-        Verdict::Fail,
-        "the configured soft limit is too low"
-    );
+    assert_eq!(chosen.verdict, Verdict::Fail, "the configured soft limit is too low");
 }
 
 #[test]
 fn short_queues_name_their_sysctl() {
     let short = about("somaxconn", &[], |host| host.somaxconn = Some(128));
-    assert_eq!(
-        short.advice.as_deref(),
-        Some("sysctl -w net.core.somaxconn=4096")
-    );
+    assert_eq!(short.advice.as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
     let fits = about("somaxconn", &[("RINGCAST_BACKLOG", "128")], |host| {
         host.somaxconn = Some(128);
     });
@@ -146,9 +120,7 @@ fn memory_is_the_smaller_of_machine_and_group() {
     assert!(group.found.contains("control group"), "{}", group.found);
     let unlimited = about("memory", &[], |host| host.memory_limit = Some(u64::MAX / 2));
     assert_eq!(unlimited.verdict, Verdict::Ok);
-    let outbox = about("outbox budget", &[], |host| {
-        host.memory_limit = Some(512 << 20)
-    });
+    let outbox = about("outbox budget", &[], |host| host.memory_limit = Some(512 << 20));
     let advice = outbox.advice.expect("advice");
     assert_eq!(advice, "WEBSOCKET_MAX_HEAP_SIZE=4000000");
 }

@@ -47,22 +47,14 @@ fn paths() -> Value {
         operation(
             summary,
             None,
-            &[
-                ("204", "Done", None),
-                ("403", "Unauthorized", None),
-                ("404", "Unknown tenant", Some("ErrorResponse")),
-            ],
+            &[("204", "Done", None), ("403", "Unauthorized", None), ("404", "Unknown tenant", Some("ErrorResponse"))],
         )
     };
     let show = |summary: &str, schema| {
         operation(
             summary,
             None,
-            &[
-                ("200", "Found", Some(schema)),
-                ("403", "Unauthorized", None),
-                ("404", "Unknown tenant", Some("ErrorResponse")),
-            ],
+            &[("200", "Found", Some(schema)), ("403", "Unauthorized", None), ("404", "Unknown tenant", Some("ErrorResponse"))],
         )
     };
     let tenant_id = || json!([path_parameter("tenant_id", "External id of the tenant")]);
@@ -108,26 +100,10 @@ type Response = (&'static str, &'static str, Option<&'static str>);
 fn broadcast_responses() -> [Response; 5] {
     [
         ("202", "Accepted", None),
-        (
-            "401",
-            "Unknown tenant or unusable token",
-            Some("ErrorResponse"),
-        ),
-        (
-            "403",
-            "Suspended tenant, or denied by policies",
-            Some("ErrorResponse"),
-        ),
-        (
-            "422",
-            "Invalid messages",
-            Some("UnprocessableEntityResponse"),
-        ),
-        (
-            "429",
-            "Too many requests or messages",
-            Some("ErrorResponse"),
-        ),
+        ("401", "Unknown tenant or unusable token", Some("ErrorResponse")),
+        ("403", "Suspended tenant, or denied by policies", Some("ErrorResponse")),
+        ("422", "Invalid messages", Some("UnprocessableEntityResponse")),
+        ("429", "Too many requests or messages", Some("ErrorResponse")),
     ]
 }
 
@@ -145,8 +121,7 @@ fn broadcast_single() -> Value {
         "application/json": {"schema": reference("BroadcastSingleJsonParams")},
         "application/octet-stream": {"schema": reference("BroadcastSingleBinaryParams")},
     }});
-    operation["responses"]["415"] =
-        json_response("Another content type", "UnsupportedMediaTypeResponse");
+    operation["responses"]["415"] = json_response("Another content type", "UnsupportedMediaTypeResponse");
     operation
 }
 
@@ -190,12 +165,7 @@ mod tests {
         let document = document("1.2.3");
         assert!(document["openapi"].as_str().unwrap().starts_with("3."));
         assert_eq!(document["info"]["version"], "1.2.3");
-        let mut paths: Vec<_> = document["paths"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let mut paths: Vec<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
         paths.sort_unstable();
         assert_eq!(
             paths,
@@ -218,9 +188,7 @@ mod tests {
                 if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
                     assert!(root.pointer(&target[1..]).is_some(), "{target} is dangling");
                 }
-                fields
-                    .values()
-                    .for_each(|field| check_references(field, root));
+                fields.values().for_each(|field| check_references(field, root));
             }
             Value::Array(items) => items.iter().for_each(|item| check_references(item, root)),
             _ => {}
@@ -233,14 +201,8 @@ mod tests {
         check_references(&document, &document);
         for (path, item) in document["paths"].as_object().unwrap() {
             let text = item.to_string();
-            for name in path
-                .split('/')
-                .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-            {
-                assert!(
-                    text.contains(&format!("\"name\":\"{name}\"")),
-                    "{name} of {path}"
-                );
+            for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+                assert!(text.contains(&format!("\"name\":\"{name}\"")), "{name} of {path}");
             }
         }
     }

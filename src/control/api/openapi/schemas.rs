@@ -37,12 +37,7 @@ pub(super) fn all() -> Value {
             "connected_cluster": {"type": "integer"},
             "region": {"type": "string", "nullable": true}, "node": text(),
         }),
-        &[
-            "healthy",
-            "db_connected",
-            "replication_connected",
-            "connected_cluster",
-        ],
+        &["healthy", "db_connected", "replication_connected", "connected_cluster"],
     );
     let message = object(
         json!({
@@ -83,19 +78,9 @@ fn tenant_params() -> Value {
             "poll_interval_ms": integer(), "poll_max_changes": integer(), "poll_max_record_bytes": integer(),
             "postgres_changes_pool": integer(), "db_pool": integer(),
         }),
-        &[
-            "region",
-            "db_host",
-            "db_port",
-            "db_name",
-            "db_user",
-            "db_password",
-        ],
+        &["region", "db_host", "db_port", "db_name", "db_user", "db_password"],
     );
-    let extension = object(
-        json!({"type": text(), "settings": settings}),
-        &["type", "settings"],
-    );
+    let extension = object(json!({"type": text(), "settings": settings}), &["type", "settings"]);
     object(
         json!({
             "external_id": text(),

@@ -20,14 +20,8 @@ fn only_good_bearer_tokens_open_the_api() {
     let bearer = |token: &str| status(&[&format!("Bearer {token}")]);
     assert_eq!(bearer(&good), 200);
     assert_eq!(bearer(&format!("{good}%20")), 200);
-    assert_eq!(
-        bearer(&sign_hs256(&json!({"exp": NOW + 5}), "the next secret")),
-        200
-    );
-    assert_eq!(
-        bearer(&sign_hs256(&json!({"exp": NOW - 5}), API_SECRET)),
-        403
-    );
+    assert_eq!(bearer(&sign_hs256(&json!({"exp": NOW + 5}), "the next secret")), 200);
+    assert_eq!(bearer(&sign_hs256(&json!({"exp": NOW - 5}), API_SECRET)), 403);
     assert_eq!(bearer(&sign_hs256(&json!({}), JWT_SECRET)), 403);
     assert_eq!(bearer(&blocked), 403);
     assert_eq!(bearer(&format!(" {blocked}")), 403);
@@ -46,10 +40,7 @@ fn without_a_secret_nobody_gets_in() {
     for secret in [None, Some(String::new())] {
         server.settings.api_jwt_secret = secret;
         let token = format!("Bearer {}", sign_hs256(&json!({}), ""));
-        assert_eq!(
-            server.handle(&request("GET", "/api/tenants", &[&token])).0,
-            empty(403)
-        );
+        assert_eq!(server.handle(&request("GET", "/api/tenants", &[&token])).0, empty(403));
     }
 }
 
@@ -74,22 +65,12 @@ fn metrics_have_their_own_secret_and_blocklist() {
         api_token_blocklist: vec![token("metrics")],
         ..ApiSettings::default()
     };
-    let allowed = |secret: &str, area| {
-        authorized(&settings, &[format!("Bearer {}", token(secret))], area, NOW)
-    };
+    let allowed = |secret: &str, area| authorized(&settings, &[format!("Bearer {}", token(secret))], area, NOW);
     assert!(allowed("metrics", Area::Metrics));
     assert!(!allowed(API_SECRET, Area::Metrics));
     assert!(!allowed("metrics", Area::Management));
-    let blocked = ApiSettings {
-        metrics_token_blocklist: vec![token("metrics")],
-        ..settings.clone()
-    };
-    assert!(!authorized(
-        &blocked,
-        &[format!("Bearer {}", token("metrics"))],
-        Area::Metrics,
-        NOW
-    ));
+    let blocked = ApiSettings { metrics_token_blocklist: vec![token("metrics")], ..settings.clone() };
+    assert!(!authorized(&blocked, &[format!("Bearer {}", token("metrics"))], Area::Metrics, NOW));
 }
 
 #[test]
@@ -106,11 +87,7 @@ fn refusal_comes_before_everything_else() {
         ("POST", "/api/tenants/none/shutdown"),
         ("GET", "/api/tenants/none/health"),
     ] {
-        assert_eq!(
-            server.handle(&request(method, path, &[])),
-            (empty(403), vec![]),
-            "{method} {path}"
-        );
+        assert_eq!(server.handle(&request(method, path, &[])), (empty(403), vec![]), "{method} {path}");
     }
     assert!(server.store.get("t1").unwrap().is_some());
 }
@@ -128,10 +105,7 @@ fn other_methods_and_paths_have_no_route() {
         ("GET", "/"),
     ] {
         let (response, effects) = server.send(method, path, None);
-        assert_eq!(
-            (response.status, response.body, effects),
-            (404, Some(json!("Not Found")), vec![])
-        );
+        assert_eq!((response.status, response.body, effects), (404, Some(json!("Not Found")), vec![]));
     }
     assert_eq!(server.get("//api/tenants/t1/")["external_id"], "t1");
     assert_eq!(server.send("HEAD", "/api/tenants/t1", None).0.status, 200);

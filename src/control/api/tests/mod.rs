@@ -56,10 +56,7 @@ impl Server {
         Self {
             store: TenantStore::Embedded(EmbeddedStore::open(folder.path()).unwrap()),
             cipher: Cipher::from_keys(Some("1234567890123456"), None, false).unwrap(),
-            settings: ApiSettings {
-                api_jwt_secret: Some(API_SECRET.to_owned()),
-                ..ApiSettings::default()
-            },
+            settings: ApiSettings { api_jwt_secret: Some(API_SECRET.to_owned()), ..ApiSettings::default() },
             runtime: FakeRuntime::default(),
             _folder: folder,
         }
@@ -68,28 +65,16 @@ impl Server {
     /// A server with tenant `t1`, which has a database.
     fn with_tenant() -> Self {
         let server = Server::new();
-        let (response, _) =
-            server.send("POST", "/api/tenants", tenant(json!({"external_id": "t1"})));
+        let (response, _) = server.send("POST", "/api/tenants", tenant(json!({"external_id": "t1"})));
         assert_eq!(response.status, 201);
         server
     }
 
     fn handle(&self, request: &ApiRequest) -> (ApiResponse, Vec<ApiEffect>) {
-        handle(
-            request,
-            &self.store,
-            &self.cipher,
-            &self.settings,
-            &self.runtime,
-        )
+        handle(request, &self.store, &self.cipher, &self.settings, &self.runtime)
     }
 
-    fn send(
-        &self,
-        method: &str,
-        path: &str,
-        body: impl Into<Option<Value>>,
-    ) -> (ApiResponse, Vec<ApiEffect>) {
+    fn send(&self, method: &str, path: &str, body: impl Into<Option<Value>>) -> (ApiResponse, Vec<ApiEffect>) {
         let token = sign_hs256(&json!({}), API_SECRET);
         let mut request = request(method, path, &[&format!("Bearer {token}")]);
         request.body = body.into().map_or(ApiBody::None, ApiBody::Json);
@@ -109,10 +94,7 @@ fn request(method: &str, path: &str, authorization: &[&str]) -> ApiRequest {
     ApiRequest {
         method: method.to_owned(),
         segments: path.split('/').map(str::to_owned).collect(),
-        authorization: authorization
-            .iter()
-            .map(|&value| value.to_owned())
-            .collect(),
+        authorization: authorization.iter().map(|&value| value.to_owned()).collect(),
         body: ApiBody::None,
     }
 }
@@ -126,33 +108,19 @@ fn settings() -> Value {
 fn tenant(extra: Value) -> Value {
     let mut fields = json!({"jwt_secret": JWT_SECRET, "jwt_jwks": {"keys": [{"kty": "oct", "k": "a2V5"}]},
         "extensions": [{"type": "postgres", "settings": settings()}]});
-    fields
-        .as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
+    fields.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     json!({"tenant": fields})
 }
 
 fn check_no_secret(response: &ApiResponse) {
     let text = format!("{response:?}");
-    for hidden in [
-        JWT_SECRET,
-        "the database password",
-        "db_password\"",
-        "jwt_jwks\"",
-        "a2V5",
-        API_SECRET,
-    ] {
+    for hidden in [JWT_SECRET, "the database password", "db_password\"", "jwt_jwks\"", "a2V5", API_SECRET] {
         assert!(!text.contains(hidden), "{hidden} in {text}");
     }
 }
 
 fn upserted(id: &str, created: bool, effects: ChangeEffects) -> Vec<ApiEffect> {
-    vec![ApiEffect::TenantUpserted {
-        external_id: id.to_owned(),
-        created,
-        effects,
-    }]
+    vec![ApiEffect::TenantUpserted { external_id: id.to_owned(), created, effects }]
 }
 
 fn message_not_found() -> ApiResponse {
@@ -165,10 +133,5 @@ fn message_not_found() -> ApiResponse {
 }
 
 fn empty(status: u16) -> ApiResponse {
-    ApiResponse {
-        status,
-        headers: vec![],
-        body: None,
-        failure: None,
-    }
+    ApiResponse { status, headers: vec![], body: None, failure: None }
 }

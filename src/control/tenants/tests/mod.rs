@@ -24,11 +24,7 @@ fn cipher() -> Cipher {
 }
 
 fn context(cipher: &Cipher) -> ChangeContext<'_> {
-    ChangeContext {
-        cipher,
-        defaults: &DEFAULTS,
-        now_unix_secs: NOW,
-    }
+    ChangeContext { cipher, defaults: &DEFAULTS, now_unix_secs: NOW }
 }
 
 fn fields(value: Value) -> Map<String, Value> {
@@ -64,8 +60,5 @@ fn errors<T: std::fmt::Debug>(outcome: Result<T, ChangeError>) -> Value {
 }
 
 fn errors_as_new(value: Value) -> Value {
-    validate_new(&fields(value), &DEFAULTS)
-        .unwrap_err()
-        .to_json()["errors"]
-        .clone()
+    validate_new(&fields(value), &DEFAULTS).unwrap_err().to_json()["errors"].clone()
 }

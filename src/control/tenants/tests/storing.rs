@@ -9,9 +9,8 @@ fn open(folder: &tempfile::TempDir) -> TenantStore {
 #[test]
 fn stored_tenants_survive_reopening() {
     let folder = tempfile::tempdir().unwrap();
-    let tenant = new_tenant(
-        json!({"extensions": [with_setting("region", json!("eu"))], "max_client_presence_events_per_window": 3}),
-    );
+    let tenant =
+        new_tenant(json!({"extensions": [with_setting("region", json!("eu"))], "max_client_presence_events_per_window": 3}));
     let tenant = tenant.unwrap();
     {
         let store = open(&folder);
@@ -21,10 +20,7 @@ fn stored_tenants_survive_reopening() {
     let store = open(&folder);
     assert!(store.get("t1").unwrap() == Some(tenant.clone()));
     assert!(store.list().unwrap() == vec![tenant.clone()]);
-    let renamed = Tenant {
-        external_id: "t0".to_owned(),
-        ..tenant
-    };
+    let renamed = Tenant { external_id: "t0".to_owned(), ..tenant };
     store.rename("t1", &renamed).unwrap();
     assert!(store.list().unwrap() == vec![renamed]);
     assert!(store.delete("t0").unwrap());
@@ -37,39 +33,21 @@ fn the_store_file_is_private_and_used_once() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let _store = open(&folder);
-    let mode = std::fs::metadata(folder.path().join(STORE_FILE))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(folder.path().join(STORE_FILE)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert!(matches!(
-        EmbeddedStore::open(folder.path()),
-        Err(StoreError::Open { .. })
-    ));
+    assert!(matches!(EmbeddedStore::open(folder.path()), Err(StoreError::Open { .. })));
 }
 
 #[test]
 fn a_damaged_file_gives_a_clear_error() {
-    for content in [
-        vec![b'x'; 10],
-        vec![0; 8192],
-        b"{\"not\": \"a database\"}".repeat(1000),
-    ] {
+    for content in [vec![b'x'; 10], vec![0; 8192], b"{\"not\": \"a database\"}".repeat(1000)] {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(STORE_FILE), content).unwrap();
         let error = EmbeddedStore::open(folder.path()).err().unwrap();
-        assert!(
-            error
-                .to_string()
-                .starts_with("cannot open the tenant store /"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("cannot open the tenant store /"), "{error}");
     }
     let missing = std::path::Path::new("/nonexistent-folder");
-    assert!(matches!(
-        EmbeddedStore::open(missing),
-        Err(StoreError::Open { .. })
-    ));
+    assert!(matches!(EmbeddedStore::open(missing), Err(StoreError::Open { .. })));
 }
 
 #[test]
@@ -95,12 +73,6 @@ fn a_truncated_file_is_an_error_and_no_crash() {
     let whole = std::fs::read(&path).unwrap();
     for kept in [1, 9, 64, 320, 4096, whole.len() / 2, whole.len() - 1] {
         std::fs::write(&path, &whole[..kept]).unwrap();
-        assert!(
-            matches!(
-                EmbeddedStore::open(folder.path()),
-                Err(StoreError::Open { .. })
-            ),
-            "{kept} bytes"
-        );
+        assert!(matches!(EmbeddedStore::open(folder.path()), Err(StoreError::Open { .. })), "{kept} bytes");
     }
 }

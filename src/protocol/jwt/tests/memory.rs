@@ -2,19 +2,8 @@
 
 use super::*;
 
-fn check_cached(
-    cache: &mut VerifiedCache,
-    token: &str,
-    keys: &Keys,
-    now: i64,
-) -> Result<Verified, JwtError> {
-    cache.verify_cached(
-        token,
-        keys,
-        &ClaimValidators::default(),
-        now,
-        Require::RoleAndExp,
-    )
+fn check_cached(cache: &mut VerifiedCache, token: &str, keys: &Keys, now: i64) -> Result<Verified, JwtError> {
+    cache.verify_cached(token, keys, &ClaimValidators::default(), now, Require::RoleAndExp)
 }
 
 #[test]
@@ -22,10 +11,7 @@ fn a_remembered_token_gives_the_same_claims() {
     let keys = Keys::new(None, Some(&published_key_set()));
     let mut cache = VerifiedCache::new();
     for _ in 0..2 {
-        assert_eq!(
-            check_cached(&mut cache, ES256_TOKEN, &keys, NOW),
-            check(ES256_TOKEN, &keys)
-        );
+        assert_eq!(check_cached(&mut cache, ES256_TOKEN, &keys, NOW), check(ES256_TOKEN, &keys));
         assert_eq!(cache.len(), 1);
     }
 }
@@ -45,20 +31,9 @@ fn a_remembered_token_still_expires_and_is_still_validated() {
 #[test]
 fn another_key_set_never_meets_an_old_entry() {
     let mut cache = VerifiedCache::new();
-    assert!(
-        check_cached(
-            &mut cache,
-            ES256_TOKEN,
-            &Keys::new(None, Some(&published_key_set())),
-            NOW
-        )
-        .is_ok()
-    );
+    assert!(check_cached(&mut cache, ES256_TOKEN, &Keys::new(None, Some(&published_key_set())), NOW).is_ok());
     let without = Keys::new(None, Some(&json!({"keys": []})));
-    assert_eq!(
-        check_cached(&mut cache, ES256_TOKEN, &without, NOW),
-        Err(signer_with("es-1"))
-    );
+    assert_eq!(check_cached(&mut cache, ES256_TOKEN, &without, NOW), Err(signer_with("es-1")));
 }
 
 #[test]
@@ -67,10 +42,7 @@ fn symmetric_and_refused_tokens_are_not_remembered() {
     let mut cache = VerifiedCache::new();
     assert!(check_cached(&mut cache, &valid_token(), &keys, NOW).is_ok());
     let forged = ES256_TOKEN.replace("DB_Y", "DB_Z");
-    assert_eq!(
-        check_cached(&mut cache, &forged, &keys, NOW),
-        Err(JwtError::Signature)
-    );
+    assert_eq!(check_cached(&mut cache, &forged, &keys, NOW), Err(JwtError::Signature));
     assert!(cache.is_empty());
 }
 

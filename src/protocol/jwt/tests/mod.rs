@@ -38,13 +38,7 @@ fn hs_keys() -> Keys {
 }
 
 fn check(token: &str, keys: &Keys) -> Result<Verified, JwtError> {
-    verify(
-        token,
-        keys,
-        &ClaimValidators::default(),
-        NOW,
-        Require::RoleAndExp,
-    )
+    verify(token, keys, &ClaimValidators::default(), NOW, Require::RoleAndExp)
 }
 
 fn unsigned(header: &Value, claims: &Value) -> String {
@@ -65,9 +59,7 @@ fn token(claims: &Value) -> String {
 }
 
 fn signer_with(kid: &str) -> JwtError {
-    JwtError::Signer {
-        kid: Some(kid.to_owned()),
-    }
+    JwtError::Signer { kid: Some(kid.to_owned()) }
 }
 
 const SIGNER: JwtError = JwtError::Signer { kid: None };

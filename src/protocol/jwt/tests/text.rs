@@ -17,21 +17,10 @@ fn published_expired_vector_is_expired() {
     let token = format!(
         "{HEADER_HS256}.eyJyb2xlIjoiYXV0aGVudGljYXRlZCIsImV4cCI6MTcwMDAwMDYwMCwiaWF0IjoxNzAwMDAwMDAwLCJzdWIiOiJ1LTEifQ.AruktNKvW1_m6EMq71dKVDvRUVOEpoZcx8pfHNoLvEI"
     );
-    let at = |now| {
-        verify(
-            &token,
-            &hs_keys(),
-            &ClaimValidators::default(),
-            now,
-            Require::Nothing,
-        )
-    };
+    let at = |now| verify(&token, &hs_keys(), &ClaimValidators::default(), now, Require::Nothing);
     assert!(at(1_700_000_599).is_ok());
     assert_eq!(at(1_700_000_600), Err(JwtError::Expired { seconds_ago: 0 }));
-    assert_eq!(
-        at(1_700_000_700),
-        Err(JwtError::Expired { seconds_ago: 100 })
-    );
+    assert_eq!(at(1_700_000_700), Err(JwtError::Expired { seconds_ago: 100 }));
 }
 
 #[test]
@@ -64,11 +53,7 @@ fn text_that_is_no_token_is_malformed() {
         format!("{h}.{}.{s}", URL_SAFE_NO_PAD.encode([0xff, 0xfe])),
         format!("{h}.{c}.%ff"),
     ] {
-        assert_eq!(
-            check(&text, &hs_keys()),
-            Err(JwtError::Malformed),
-            "{text:?}"
-        );
+        assert_eq!(check(&text, &hs_keys()), Err(JwtError::Malformed), "{text:?}");
     }
 }
 
@@ -80,12 +65,7 @@ fn header_or_claims_of_another_json_type_are_generic() {
         assert_eq!(check(&token, &hs_keys()), Err(JwtError::Generic));
     }
     let good = json!({"role": "a", "exp": NOW + 1});
-    let token = hmac_token(
-        hmac::HMAC_SHA256,
-        &json!(["HS256"]),
-        &good,
-        SECRET.as_bytes(),
-    );
+    let token = hmac_token(hmac::HMAC_SHA256, &json!(["HS256"]), &good, SECRET.as_bytes());
     assert_eq!(check(&token, &hs_keys()), Err(JwtError::Generic));
 }
 
@@ -117,13 +97,7 @@ fn every_kind_has_its_texts() {
             "InvalidJWTToken: Token has expired 3 seconds ago",
             "Token has expired 3 seconds ago",
         ),
-        (
-            JwtError::MissingClaims,
-            401,
-            missing,
-            "InvalidJWTToken: Fields `role` and `exp` are required in JWT",
-            missing,
-        ),
+        (JwtError::MissingClaims, 401, missing, "InvalidJWTToken: Fields `role` and `exp` are required in JWT", missing),
         (
             signer_with("k1"),
             401,
@@ -138,13 +112,7 @@ fn every_kind_has_its_texts() {
             "JwtSignerError: Failed to generate JWT signer, check your JWT secret or JWKS configuration",
             ":error_generating_signer",
         ),
-        (
-            JwtError::Generic,
-            500,
-            "Error connecting to Realtime",
-            "Unknown Error on Channel",
-            ":invalid_token",
-        ),
+        (JwtError::Generic, 500, "Error connecting to Realtime", "Unknown Error on Channel", ":invalid_token"),
     ];
     for (error, status, upgrade, join, close) in table {
         assert_eq!(error.upgrade_status(), status);
@@ -157,15 +125,11 @@ fn every_kind_has_its_texts() {
 fn strange_token() -> impl Strategy<Value = String> {
     let segment = prop_oneof![
         any::<Vec<u8>>().prop_map(|bytes| URL_SAFE_NO_PAD.encode(bytes)),
-        "\\{\"(alg|kid|exp|role)\":[-0-9a-zA-Z\"\\[.]{0,12}\\}"
-            .prop_map(|json| URL_SAFE_NO_PAD.encode(json)),
+        "\\{\"(alg|kid|exp|role)\":[-0-9a-zA-Z\"\\[.]{0,12}\\}".prop_map(|json| URL_SAFE_NO_PAD.encode(json)),
         Just(HEADER_HS256.to_owned()),
         Just(CLAIMS.to_owned()),
     ];
-    prop_oneof![
-        any::<String>(),
-        proptest::collection::vec(segment, 0..5).prop_map(|segments| segments.join(".")),
-    ]
+    prop_oneof![any::<String>(), proptest::collection::vec(segment, 0..5).prop_map(|segments| segments.join(".")),]
 }
 
 proptest! {

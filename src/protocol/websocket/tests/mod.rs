@@ -6,9 +6,7 @@ mod rules;
 
 use super::*;
 
-const LIMITS: DecodeLimits = DecodeLimits {
-    message_bytes_max: 5_000_000,
-};
+const LIMITS: DecodeLimits = DecodeLimits { message_bytes_max: 5_000_000 };
 const KEY: [u8; 4] = [0xa1, 0x02, 0x5f, 0x80];
 
 /// An [`Event`] that owns its bytes.

@@ -28,13 +28,7 @@ fn planned() -> impl Strategy<Value = Planned> {
         true => Seen::Text(data),
         false => Seen::Binary(data),
     });
-    (message, vec(0_usize..700, 0..4), vec(control(), 0..3)).prop_map(|(seen, cuts, between)| {
-        Planned {
-            seen,
-            cuts,
-            between,
-        }
-    })
+    (message, vec(0_usize..700, 0..4), vec(control(), 0..3)).prop_map(|(seen, cuts, between)| Planned { seen, cuts, between })
 }
 
 impl Planned {
@@ -49,10 +43,7 @@ impl Planned {
         cuts.sort_unstable();
         let mut start = 0;
         for (index, cut) in cuts.iter().enumerate() {
-            stream.extend(frame(
-                if index == 0 { opcode } else { 0 },
-                &data[start..*cut],
-            ));
+            stream.extend(frame(if index == 0 { opcode } else { 0 }, &data[start..*cut]));
             start = *cut;
             if let Some(control) = self.between.get(index) {
                 let (first, data) = match control {
@@ -72,23 +63,13 @@ impl Planned {
 
 /// Streams that pass the first checks often enough to reach the later ones.
 fn plausible_garbage() -> impl Strategy<Value = Vec<u8>> {
-    let first = prop_oneof![
-        Just(0x81),
-        Just(0x02),
-        Just(0x80),
-        Just(0x00),
-        Just(0x89),
-        any::<u8>()
-    ];
+    let first = prop_oneof![Just(0x81), Just(0x02), Just(0x80), Just(0x00), Just(0x89), any::<u8>()];
     let piece = (first, vec(any::<u8>(), 0..20), any::<bool>()).prop_map(|(first, data, whole)| {
         let mut bytes = frame(first, &data);
         bytes.truncate(if whole { bytes.len() } else { bytes.len() / 2 });
         bytes
     });
-    prop_oneof![
-        vec(any::<u8>(), 0..200),
-        vec(piece, 0..8).prop_map(|pieces| pieces.concat())
-    ]
+    prop_oneof![vec(any::<u8>(), 0..200), vec(piece, 0..8).prop_map(|pieces| pieces.concat())]
 }
 
 proptest! {

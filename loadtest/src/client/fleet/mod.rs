@@ -5,10 +5,12 @@
 //! the same connection in one write. Connections that read eagerly must stay open: losing one ends the run with
 //! the server's words. Slow and stopped readers may be closed by the server; that is counted.
 
+mod opening;
+mod upkeep;
+
 use super::poller::{Interest, Poller};
 use super::seat::{Connection, Phase, Reading, Seat};
 use super::{Endpoint, LoadError};
-use crate::machine::monotonic_ns;
 use crate::wire::frame::{OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, parse_header, put_client_frame};
 use crate::wire::handshake;
 use crate::wire::push::Kind;
@@ -16,14 +18,6 @@ use std::io::{self, Read as _};
 
 /// Bytes asked for per read; grows when a single frame is larger.
 const READ_BYTES: usize = 256 * 1024;
-/// Every connection says this often that it lives; the server drops those silent for 60 s (protocol 1.7).
-const HEARTBEAT_INTERVAL_NS: u64 = 25_000_000_000;
-/// Heartbeats sent per poll at most, so that they never form a burst.
-const HEARTBEATS_PER_POLL_MAX: usize = 64;
-/// Silence after which opening is given up.
-const OPEN_STALL_NS: u64 = 15_000_000_000;
-/// How often slow readers read.
-const SLOW_READ_INTERVAL_NS: u64 = 250_000_000;
 
 /// What a scenario wants to know.
 pub trait Listener {
@@ -52,59 +46,6 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Connects and joins all `seats`, at most `concurrency` of them under way at once; `progress` is told the count.
-    ///
-    /// # Errors
-    /// [`LoadError`] when a connection, an upgrade or a join fails, or nothing moves for 15 s.
-    pub fn open<L: Listener>(
-        endpoint: &Endpoint,
-        seats: &[Seat],
-        concurrency: usize,
-        listener: &mut L,
-        mut progress: impl FnMut(usize),
-    ) -> Result<Self, LoadError> {
-        let mut fleet = Self::empty(endpoint, seats.len())?;
-        let mut moved_at_ns = monotonic_ns();
-        let mut seen = 0;
-        while fleet.joined < seats.len() {
-            while fleet.connections.len() < seats.len() && fleet.connections.len() - fleet.joined < concurrency.max(1) {
-                fleet.start(&seats[fleet.connections.len()])?;
-            }
-            fleet.poll_opening(100_000_000, seats, listener)?;
-            if fleet.joined != seen {
-                seen = fleet.joined;
-                moved_at_ns = monotonic_ns();
-                progress(seen);
-            } else if monotonic_ns() - moved_at_ns > OPEN_STALL_NS {
-                let what = format!("{seen} of {} connections joined, none for 15 s", seats.len());
-                return Err(LoadError::Stalled(what));
-            }
-        }
-        fleet.heartbeats_from_ns = monotonic_ns();
-        fleet.calm_slow_readers()?;
-        Ok(fleet)
-    }
-
-    fn empty(endpoint: &Endpoint, seats: usize) -> Result<Self, LoadError> {
-        let mut heartbeat = Vec::new();
-        put_client_frame(OPCODE_TEXT, endpoint.dialect.heartbeat().as_bytes(), &mut heartbeat);
-        Ok(Self {
-            endpoint: endpoint.clone(),
-            poller: Poller::new().map_err(LoadError::io("cannot open epoll"))?,
-            connections: Vec::with_capacity(seats),
-            buffer: vec![0; READ_BYTES],
-            answer: Vec::new(),
-            expected_accept: handshake::accept_for(handshake::CLIENT_KEY.as_bytes()),
-            joined: 0,
-            closed: 0,
-            heartbeat,
-            heartbeats_from_ns: 0,
-            heartbeats_sent: 0,
-            slow: Vec::new(),
-            slow_read_due_ns: 0,
-        })
-    }
-
     /// Connections the server has closed; only readers that are not eager may be.
     pub fn closed(&self) -> usize {
         self.closed
@@ -157,26 +98,6 @@ impl Fleet {
             }
         }
         Ok(())
-    }
-
-    fn start(&mut self, seat: &Seat) -> Result<(), LoadError> {
-        let index = self.connections.len();
-        let connection = Connection::open(&self.endpoint, index, seat.reading)?;
-        self.poller.add(&connection.socket, index, Interest::ReadWrite).map_err(LoadError::io("epoll_ctl"))?;
-        self.connections.push(connection);
-        Ok(())
-    }
-
-    fn request_upgrade(&mut self, seat: usize) -> Result<(), LoadError> {
-        let connection = &mut self.connections[seat];
-        let outcome = connection.socket.take_error().map_err(LoadError::io("SO_ERROR"))?;
-        if let Some(error) = outcome {
-            return Err(LoadError::Io(format!("cannot connect to {}", self.endpoint.address), error));
-        }
-        connection.phase = Phase::Upgrading;
-        let request = self.endpoint.upgrade_request(&self.endpoint.token(seat));
-        connection.write(&request).map_err(LoadError::io("cannot send the upgrade request"))?;
-        self.watch(seat)
     }
 
     /// Adjusts what the poller watches to the state of the connection.
@@ -253,26 +174,6 @@ impl Fleet {
         Ok(())
     }
 
-    fn join<L: Listener>(&mut self, seat: usize, plan: &Seat, listener: &mut L) -> Result<(), LoadError> {
-        if plan.channels.is_empty() {
-            self.connections[seat].phase = Phase::Joined;
-            self.joined += 1;
-            let mut answer = Vec::new();
-            listener.on_joined(seat, &mut answer);
-            return self.send(seat, &answer);
-        }
-        self.connections[seat].phase = Phase::Joining { missing: plan.channels.len() };
-        let token = self.endpoint.join_token.then(|| self.endpoint.token(seat));
-        let mut frames = Vec::new();
-        for (index, channel) in plan.channels.iter().enumerate() {
-            let reference = (index + 1).to_string();
-            let payload = channel.join_payload(token.as_deref());
-            let text = self.endpoint.dialect.message(Some(&reference), &reference, &channel.topic, "phx_join", &payload);
-            put_client_frame(OPCODE_TEXT, text.as_bytes(), &mut frames);
-        }
-        self.send(seat, &frames)
-    }
-
     /// Everything that is not a fan-out message.
     fn take_control<L: Listener>(
         &mut self,
@@ -309,53 +210,5 @@ impl Fleet {
         self.closed += 1;
         connection.socket.shutdown(std::net::Shutdown::Both).ok();
         self.poller.remove(&connection.socket).map_err(LoadError::io("epoll_ctl"))
-    }
-
-    fn calm_slow_readers(&mut self) -> Result<(), LoadError> {
-        for seat in 0..self.connections.len() {
-            match self.connections[seat].reading {
-                Reading::Eager => {}
-                Reading::Stopped => self.watch(seat)?,
-                Reading::Slow(_) => {
-                    self.slow.push(seat);
-                    self.watch(seat)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn read_slowly<L: Listener>(&mut self, listener: &mut L) -> Result<(), LoadError> {
-        if self.slow.is_empty() || monotonic_ns() < self.slow_read_due_ns {
-            return Ok(());
-        }
-        self.slow_read_due_ns = monotonic_ns() + SLOW_READ_INTERVAL_NS;
-        let slow = std::mem::take(&mut self.slow);
-        for &seat in &slow {
-            let connection = &self.connections[seat];
-            if let (Reading::Slow(bytes_per_second), Phase::Joined) = (connection.reading, connection.phase) {
-                let share = (bytes_per_second as u64 * SLOW_READ_INTERVAL_NS / 1_000_000_000).max(1);
-                self.read(seat, share as usize, &[], listener)?;
-            }
-        }
-        self.slow = slow;
-        Ok(())
-    }
-
-    /// Sends the heartbeats that are due, spread evenly over the connections and the interval.
-    fn beat(&mut self) -> Result<(), LoadError> {
-        let count = self.connections.len() as u64;
-        let elapsed_ns = monotonic_ns() - self.heartbeats_from_ns;
-        let due = (u128::from(elapsed_ns) * u128::from(count) / u128::from(HEARTBEAT_INTERVAL_NS)) as u64;
-        let heartbeat = std::mem::take(&mut self.heartbeat);
-        for _ in 0..HEARTBEATS_PER_POLL_MAX {
-            if self.heartbeats_sent >= due {
-                break;
-            }
-            self.send((self.heartbeats_sent % count) as usize, &heartbeat)?;
-            self.heartbeats_sent += 1;
-        }
-        self.heartbeat = heartbeat;
-        Ok(())
     }
 }
