@@ -189,7 +189,8 @@ impl Hub {
             token_check_ms: 0,
             presence,
         }) as u32;
-        self.channels[channel as usize].member = self.add_member(room, Member { conn: slot, channel, vsn }, fx);
+        self.channels[channel as usize].member =
+            self.add_member(room, Member { conn: slot, channel, vsn, awaits_state: admission.presence_enabled }, fx);
         self.schedule_token_check(channel, admission.token.check_in_ms, now, fx);
 
         let conn = &mut self.conns[slot as usize];

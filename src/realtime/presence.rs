@@ -151,7 +151,8 @@ impl Hub {
             return self.stop_channel(channel, "Too many presence messages per second", now, fx);
         }
         tenant.shared.cell(self.settings.shard).presence_events.add(1);
-        let room = &self.rooms[entry.room as usize];
+        let room = &mut self.rooms[entry.room as usize];
+        room.members[entry.member as usize].awaits_state = false;
         let state = std::str::from_utf8(state).expect("presence states are built from text");
         fx.send(entry.conn, &Rc::new(encode::direct(conn.vsn, &entry.join_ref, &room.topic_json, "presence_state", state)));
     }

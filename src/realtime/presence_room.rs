@@ -131,7 +131,8 @@ impl Hub {
         self.fan_out(id, Delivery::PresenceDiff, frames, None, now, fx);
     }
 
-    /// JSON text of the room's state; changes that are still being gathered are left out, as their diff follows.
+    /// JSON text of the room's state. It includes changes that are still being gathered: their diff repeats them, which
+    /// changes nothing for a client.
     pub(super) fn presence_state(&mut self, id: RoomId) -> Bytes {
         self.presence.get(&id).map_or_else(|| Bytes::from_static(b"{}"), |room| room.state().into())
     }

@@ -100,6 +100,8 @@ pub(super) struct Member {
     pub conn: u32,
     pub channel: u32,
     pub vsn: Vsn,
+    /// Asked the owner for the state and has no answer yet: diffs that arrive before it are part of it already.
+    pub awaits_state: bool,
 }
 
 /// A topic with local members.
@@ -270,6 +272,7 @@ impl Hub {
             };
             if let Some(frame) = frame
                 && Some(member.channel) != except
+                && !(member.awaits_state && delivery == Delivery::PresenceDiff)
             {
                 fx.send(member.conn, frame);
                 deliveries += 1;

@@ -102,7 +102,7 @@ fn a_triggered_message_limiter_stops_receivers_after_their_message() {
     world.text(far, &json!({"topic": "realtime:x", "event": "phx_join", "payload": {"config": {}}, "ref": "1", "join_ref": "1"}));
     world.settle();
     world.shared.events_triggered.store(true, std::sync::atomic::Ordering::Relaxed);
-    [sender, near, far].map(|client| world.take(client));
+    [sender, near, far].into_iter().for_each(|client| drop(world.take(client)));
     world.push(sender, "realtime:x", "broadcast", json!({"event": "e"}));
     world.settle();
     assert_eq!(world.texts(sender).len(), 1, "the sender is acknowledged and not stopped");
@@ -177,7 +177,7 @@ fn binary_and_text_cross_versions_and_shards() {
     world.join(v2, "realtime:room1", json!({"broadcast": {"self": true}}));
     world.text(v1, &json!({"topic": "realtime:room1", "event": "phx_join", "payload": {"config": {}}, "ref": "1"}));
     world.settle();
-    [v2, v1].map(|client| world.take(client));
+    [v2, v1].into_iter().for_each(|client| drop(world.take(client)));
     world.raw(v2, true, b"\x03\x00\x00\x0e\x04\x00\x01realtime:room1move{\"big\":12345678901234567890}");
     world.settle();
     assert_eq!(world.take(v2), [Got::Binary(b"\x04\x0e\x04\x00\x01realtime:room1move{\"big\":12345678901234567890}".to_vec())]);

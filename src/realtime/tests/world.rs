@@ -172,9 +172,9 @@ impl World {
         self.act(client.shard, |hub, recorder| hub.message(client.slot, binary, data, now, recorder));
     }
 
-    /// `[join_ref, ref, topic, event, payload]` of version 2.
+    /// A push of version 2 without a join reference, which every rule accepts.
     pub fn push(&mut self, client: Client, topic: &str, event: &str, payload: Value) {
-        self.text(client, &json!(["1", "9", topic, event, payload]));
+        self.text(client, &json!([null, "9", topic, event, payload]));
     }
 
     pub fn join(&mut self, client: Client, topic: &str, config: Value) {
