@@ -12,8 +12,8 @@ use crate::base::cpuset;
 pub struct CorePlan {
     /// The core of each shard, by shard number; cores repeat when there are more shards than cores.
     pub shard_cores: Vec<usize>,
-    /// The cores control threads may share.
-    pub control_cores: Vec<usize>,
+    /// The cores in use, each once.
+    pub cores: Vec<usize>,
 }
 
 impl Config {
@@ -38,6 +38,6 @@ impl Config {
             return Err(self.settings.refuse(Id::cores, "no CPU is available to this process".to_owned()));
         }
         let shards = self.shards.unwrap_or(cores.len()).min(super::SHARDS_MAX as usize);
-        Ok(CorePlan { shard_cores: cores.iter().copied().cycle().take(shards).collect(), control_cores: cores.to_vec() })
+        Ok(CorePlan { shard_cores: cores.iter().copied().cycle().take(shards).collect(), cores: cores.to_vec() })
     }
 }

@@ -195,8 +195,6 @@ knobs! {
     shards = "RINGCAST_SHARDS", Both, int(1, SHARDS_MAX), "", Own;
     /// CPUs that shards are pinned to, in turn; default is every CPU the process may use.
     cores = "RINGCAST_CORES", Both, Kind::Cpus, "", Own;
-    /// Number of control threads (tenant store, databases, admin).
-    control_threads = "RINGCAST_CONTROL_THREADS", Both, int(1, 64), "1", Own;
     /// How many shards the connections of one tenant are spread over.
     spread = "RINGCAST_SPREAD", Both, Kind::Spread, "auto", Own;
     /// With spread auto: connections of a tenant per shard before it gets one more shard.

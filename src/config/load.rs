@@ -58,7 +58,6 @@ impl Config {
             trusted_proxies: s.parse(Id::trusted_proxies, values::parse_networks)?.unwrap_or_default(),
             shards: s.optional_int(Id::shards)?.map(|_| s.narrow(Id::shards)).transpose()?,
             cores: s.parse(Id::cores, cpuset::parse)?,
-            control_threads: s.narrow(Id::control_threads)?,
             spread: s.parse(Id::spread, values::parse_spread)?.unwrap_or(Spread::Auto),
             spread_connections: s.int(Id::spread_connections)?,
             driver: driver(s)?,

@@ -72,8 +72,6 @@ pub struct Config {
     pub shards: Option<usize>,
     /// CPUs for shards if they were written down, ascending; see `core_plan`.
     pub cores: Option<Vec<usize>>,
-    /// Number of control threads.
-    pub control_threads: usize,
     /// How many shards one tenant uses.
     pub spread: Spread,
     /// With `Spread::Auto`, connections per shard before a tenant gets one more.

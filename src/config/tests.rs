@@ -287,7 +287,7 @@ fn cores_are_assigned_in_turn() {
     let vars = [("RINGCAST_CORES", "1,3"), ("RINGCAST_SHARDS", "3")];
     let chosen = plan(&vars).expect("allowed");
     assert_eq!(chosen.shard_cores, [1, 3, 1]);
-    assert_eq!(chosen.control_cores, [1, 3]);
+    assert_eq!(chosen.cores, [1, 3]);
     let error = plan(&[("RINGCAST_CORES", "2,9")]).expect_err("9 is not there");
     assert_eq!(error.place, "RINGCAST_CORES");
     assert!(error.message.contains("CPU 9") && error.message.contains("0-3"));

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::mailbox::{HttpBody, HttpCall, Receiver, Reply, Sender, TenantNews, ToControl, ToShard};
 use crate::realtime::rates::Restart;
 use crate::telemetry::metrics::{MetricsInput, NodeLabels, TenantSample, families};
-use crate::telemetry::{ShardCounters, prometheus};
+use crate::telemetry::{Code, ShardCounters, prometheus};
 use api::{ApiBody, ApiEffect, ApiRequest, ApiSettings, Area, DatabaseState, Runtime};
 use registry::{Entry, LoadError};
 
@@ -155,11 +155,11 @@ impl Control {
         let node = Node { config: &plan.config, registry: &plan.registry };
         let (response, effects) = api::handle(&request, &plan.registry.store, &plan.registry.cipher, &plan.api, &node);
         if let Some(failure) = &response.failure {
-            tracing::error!(error_code = "HttpServerError", "HttpServerError: {failure}");
+            Code::HttpServerError.log("", failure);
         }
         for effect in effects {
             if let Err(error) = self.apply(effect) {
-                tracing::error!(error_code = "HttpServerError", "HttpServerError: {error}");
+                Code::HttpServerError.log("", error);
             }
         }
         let body = response.body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));

@@ -11,6 +11,7 @@ use super::tenants::{Cipher, CipherError, StoreError, Tenant, TenantStore};
 use crate::config::Config;
 use crate::realtime::rates::{Restart, TenantRates, Triggered};
 use crate::realtime::tenant::{Limits, TenantConfig, TenantShared};
+use crate::telemetry::Code;
 
 /// A tenant in use.
 pub struct Entry {
@@ -112,14 +113,8 @@ impl Registry {
         for (external_id, entry) in &mut self.entries {
             for triggered in entry.rates.tick(&entry.shared, &entry.config.limits, now_ms) {
                 match triggered {
-                    Triggered::Joins => tracing::error!(
-                        error_code = "ClientJoinRateLimitReached", project = %external_id, severity = "critical",
-                        "ClientJoinRateLimitReached: Too many joins per second"
-                    ),
-                    Triggered::Events => tracing::error!(
-                        error_code = "MessagePerSecondRateLimitReached", project = %external_id,
-                        "MessagePerSecondRateLimitReached: Too many messages per second"
-                    ),
+                    Triggered::Joins => Code::ClientJoinRateLimitReached.log(external_id, "Too many joins per second"),
+                    Triggered::Events => Code::MessagePerSecondRateLimitReached.log(external_id, "Too many messages per second"),
                 }
             }
         }

@@ -6,6 +6,7 @@ use super::effects::{Effects, Frame};
 use super::hub::{ChannelRef, Hub, Now};
 use crate::protocol::phoenix::encode::{self, Status};
 use crate::protocol::phoenix::{Malformed, Payload, Push, Vsn, decode_binary, decode_text};
+use crate::telemetry::Code;
 
 /// Prefix of every topic that can be joined (4.2).
 const TOPIC_PREFIX: &str = "realtime:";
@@ -109,12 +110,13 @@ impl Hub {
     pub(super) fn note_malformed(&mut self, slot: u32, malformed: Malformed) {
         self.stats.malformed += 1;
         let (code, what) = match malformed {
-            Malformed::Message(what) => ("MalformedWebSocketMessage", what),
-            Malformed::Unknown(what) => ("UnknownErrorOnWebSocketMessage", what),
+            Malformed::Message(what) => (Code::MalformedWebSocketMessage, what),
+            Malformed::Unknown(what) => (Code::UnknownErrorOnWebSocketMessage, what),
         };
         let tenant = &self.tenants[self.conns[slot as usize].tenant as usize].shared.external_id;
         // At debug level: a client can send any number of these, and the counter tells how many there were.
-        tracing::debug!(error_code = code, project = %tenant, "{code}: {what}");
+        let code = code.as_str();
+        tracing::debug!(error_code = code, external_id = %tenant, "{code}: {what}");
     }
 
     pub(super) fn is_malformed_payload(payload: &Payload<'_>) -> bool {

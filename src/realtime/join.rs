@@ -20,6 +20,7 @@ use super::room::{Member, RoomId, sub_topic};
 use super::token::UsableToken;
 use crate::protocol::phoenix::encode::{self, Status};
 use crate::protocol::phoenix::{Payload, Push};
+use crate::telemetry::Code;
 
 /// Channels that no socket may exceed, whatever its tenant allows (6).
 const CHANNELS_HARD_MAX: usize = 99_999;
@@ -98,8 +99,7 @@ impl Hub {
     fn log_invalid(&self, slot: u32, request: &JoinRequest<'_>) {
         if !request.invalid.is_empty() {
             let tenant = &self.tenants[self.conns[slot as usize].tenant as usize].shared.external_id;
-            let fields = request.invalid.join(", ");
-            tracing::error!(error_code = "InvalidJoinPayload", project = %tenant, "InvalidJoinPayload: {fields}");
+            Code::InvalidJoinPayload.log(tenant, request.invalid.join(", "));
         }
     }
 
@@ -236,11 +236,10 @@ impl Hub {
         fx: &mut E,
     ) {
         self.stats.joins_error += 1;
-        let reason = refusal.reason();
         let conn = &mut self.conns[slot as usize];
         let tenant = &self.tenants[conn.tenant as usize].shared.external_id;
-        tracing::error!(error_code = refusal.code(), project = %tenant, "{reason}");
-        let response = serde_json::json!({ "reason": reason }).to_string();
+        refusal.log(tenant);
+        let response = serde_json::json!({ "reason": refusal.reason() }).to_string();
         let held = &mut conn.held.get_or_insert_default().0;
         let serial = held.last().map_or(0, |last| last.serial.wrapping_add(1));
         let crowded = held.len() >= HELD_JOINS_MAX;

@@ -7,6 +7,7 @@ use super::hub::{Hub, Now};
 use crate::protocol::phoenix::encode::{self, Status};
 use crate::protocol::phoenix::json::write_string;
 use crate::protocol::phoenix::{Push, Vsn};
+use crate::telemetry::Code;
 
 /// Close codes the server sends on its own (15.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl Hub {
     pub(super) fn stop_channel<E: Effects>(&mut self, channel: u32, message: &str, now: Now, fx: &mut E) {
         let entry = &self.channels[channel as usize];
         let tenant = &self.tenants[self.conns[entry.conn as usize].tenant as usize].shared.external_id;
-        tracing::warn!(error_code = "ChannelShutdown", project = %tenant, "ChannelShutdown: {message}");
+        Code::ChannelShutdown.log(tenant, message);
         self.send_system(channel, "system", Status::Error, message, fx);
         self.send_close(channel, fx);
         self.end_channel(channel, now, fx);

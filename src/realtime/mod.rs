@@ -38,6 +38,7 @@ pub use broadcast::{Form, Publication};
 pub use effects::{Effects, Frame, PeerMail, Seat, Timer};
 pub use hub::{ConnId, Hub, HubSettings, HubStats, Now, OpenSocket};
 pub use lifecycle::CloseCode;
+pub use refusal::token_code;
 pub use room::{Delivery, RoomId, SHARDS_MAX};
 pub use token::Token;
 

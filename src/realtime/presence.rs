@@ -12,6 +12,7 @@ use super::room::RoomId;
 use crate::protocol::phoenix::encode::{self, Status};
 use crate::protocol::phoenix::json::{as_string, is_object, member, members, write_string};
 use crate::protocol::phoenix::{Payload, Push};
+use crate::telemetry::Code;
 
 /// Deeper objects are compared by their text only.
 const COMPARE_DEPTH_MAX: usize = 128;
@@ -81,7 +82,7 @@ impl Hub {
             self.untrack(channel, now, fx);
             self.channel_reply(channel, push, Status::Ok, "{}", fx);
         } else {
-            tracing::error!(error_code = "UnknownPresenceEvent", project = %config.external_id, "UnknownPresenceEvent");
+            Code::UnknownPresenceEvent.log(&config.external_id, "neither track nor untrack");
             self.channel_reply(channel, push, Status::Error, "{}", fx);
         }
     }

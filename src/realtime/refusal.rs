@@ -1,6 +1,7 @@
 //! Why a join is refused: one table for reason, log code and what happens to the socket (section 6).
 
 use crate::protocol::jwt::JwtError;
+use crate::telemetry::{Code, Severity};
 
 /// A refused join.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,22 +59,30 @@ impl Refusal {
     }
 
     /// Log code of operations 7.1.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Self::TopicNameRequired => "TopicNameRequired",
-            Self::Restarting => "RealtimeRestarting",
-            Self::TenantNotFound => "TenantNotFound",
-            Self::TenantSuspended => "RealtimeDisabledForTenant",
-            Self::PrivateOnly => "PrivateOnly",
-            Self::TooManyUsers => "ConnectionRateLimitReached",
-            Self::TooManyJoins => "ClientJoinRateLimitReached",
-            Self::TooManyChannels | Self::HardChannelLimit => "ChannelRateLimitReached",
-            Self::TokenExpirationInvalid => "InvalidJWTToken",
-            Self::NoDatabase => "UnableToConnectToProject",
-            Self::ReplayOnPublic => "UnableToReplayMessages",
-            Self::Token(error) => error.code(),
-            Self::Payload(_) => "UnknownErrorOnChannel",
+            Self::TopicNameRequired => Code::TopicNameRequired,
+            Self::Restarting => Code::RealtimeRestarting,
+            Self::TenantNotFound => Code::TenantNotFound,
+            Self::TenantSuspended => Code::RealtimeDisabledForTenant,
+            Self::PrivateOnly => Code::PrivateOnly,
+            Self::TooManyUsers => Code::ConnectionRateLimitReached,
+            Self::TooManyJoins => Code::ClientJoinRateLimitReached,
+            Self::TooManyChannels | Self::HardChannelLimit => Code::ChannelRateLimitReached,
+            Self::TokenExpirationInvalid => Code::InvalidJWTToken,
+            Self::NoDatabase => Code::UnableToConnectToProject,
+            Self::ReplayOnPublic => Code::UnableToReplayMessages,
+            Self::Token(error) => token_code(error, Code::UnknownErrorOnChannel),
+            Self::Payload(_) => Code::UnknownErrorOnChannel,
         }
+    }
+
+    /// Logs the refusal under its code.
+    pub fn log(&self, external_id: &str) {
+        let (code, reason) = (self.code(), self.reason());
+        let text = reason.strip_prefix(code.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&reason);
+        // The limiter's trigger is critical and logged by the control plane; a refusal is one client's error.
+        code.log_at(code.severity().min(Severity::Error), external_id, text);
     }
 
     /// Whether the socket is closed with 1001 after the reply (15.1).
@@ -84,5 +93,16 @@ impl Refusal {
     /// Whether the reply waits for `CHANNEL_ERROR_BACKOFF_MS`.
     pub fn is_delayed(&self) -> bool {
         !matches!(self, Self::HardChannelLimit)
+    }
+}
+
+/// Log code of a refused token; `other` is the code of the kinds without one of their own.
+pub fn token_code(error: &JwtError, other: Code) -> Code {
+    match error {
+        JwtError::Malformed => Code::MalformedJWT,
+        JwtError::Signature => Code::JwtSignatureError,
+        JwtError::Signer { .. } => Code::JwtSignerError,
+        JwtError::Expired { .. } | JwtError::MissingClaims => Code::InvalidJWTToken,
+        JwtError::Generic => other,
     }
 }

@@ -90,7 +90,7 @@ impl Hub {
             }
             Err(Refusal::Token(error)) => self.stop_channel(channel, &error.close_text(), now, fx),
             Err(Refusal::TokenExpirationInvalid) => self.stop_channel(channel, "Token expiration time is invalid", now, fx),
-            Err(other) => self.stop_channel(channel, &format!(":{}", other.code()), now, fx),
+            Err(other) => self.stop_channel(channel, &format!(":{}", other.code().as_str()), now, fx),
         }
     }
 }

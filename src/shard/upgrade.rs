@@ -13,7 +13,8 @@ use crate::mailbox::Reply;
 use crate::mailbox::ToControl;
 use crate::protocol::http1::{Response, query_param, switching_protocols};
 use crate::protocol::phoenix::Vsn;
-use crate::realtime::OpenSocket;
+use crate::realtime::{OpenSocket, token_code};
+use crate::telemetry::Code;
 
 /// What became of the request.
 pub(super) enum Handled {
@@ -26,17 +27,17 @@ pub(super) enum Handled {
 /// A refusal with its log code; `delayed` as in 1.6.
 struct Refused {
     response: Response,
-    code: &'static str,
+    code: Option<Code>,
     delayed: bool,
 }
 
-fn refused(status: u16, code: &'static str, text: &str) -> Refused {
+fn refused(status: u16, code: Code, text: &str) -> Refused {
     let body = serde_json::json!({ "error": text }).to_string();
-    Refused { response: Response::json(status, &body), code, delayed: true }
+    Refused { response: Response::json(status, &body), code: Some(code), delayed: true }
 }
 
 fn at_once(response: Response) -> Refused {
-    Refused { response, code: "", delayed: false }
+    Refused { response, code: None, delayed: false }
 }
 
 /// `/socket/websocket`, and the path behind the usual API gateway.
@@ -61,14 +62,10 @@ pub(super) async fn handle(shard: &Rc<Shard>, request: Request, incoming: Incomi
         }
         Err(refused) => {
             shard.state.borrow().io.counters.upgrades_refused.increment();
-            if !refused.code.is_empty() {
-                let project = request.external_id.as_deref().unwrap_or("");
-                tracing::error!(
-                    error_code = refused.code,
-                    project,
-                    "{}: connection refused with {}",
-                    refused.code,
-                    refused.response.status
+            if let Some(code) = refused.code {
+                code.log(
+                    request.external_id.as_deref().unwrap_or(""),
+                    format_args!("connection refused with {}", refused.response.status),
                 );
             }
             if refused.delayed {
@@ -94,16 +91,16 @@ async fn admit(shard: &Rc<Shard>, request: &Request, placed: bool) -> Result<Adm
     let tenant = shard
         .find_tenant(external_id)
         .await
-        .map_err(|LookupFailed| refused(500, "ErrorConnectingToWebsocket", "Error connecting to Realtime"))?;
-    let Some(tenant) = tenant else { return Err(refused(404, "TenantNotFound", "Tenant not found")) };
+        .map_err(|LookupFailed| refused(500, Code::ErrorConnectingToWebsocket, "Error connecting to Realtime"))?;
+    let Some(tenant) = tenant else { return Err(refused(404, Code::TenantNotFound, "Tenant not found")) };
 
     let mut state = shard.state.borrow_mut();
     let Some((_, config, shared)) = state.hub.tenant(external_id) else {
-        return Err(refused(404, "TenantNotFound", "Tenant not found"));
+        return Err(refused(404, Code::TenantNotFound, "Tenant not found"));
     };
     let (config, shared) = (config.clone(), shared.clone());
     if config.suspended {
-        return Err(refused(403, "RealtimeDisabledForTenant", "Realtime was disabled for this tenant"));
+        return Err(refused(403, Code::RealtimeDisabledForTenant, "Realtime was disabled for this tenant"));
     }
     if request.upgrade.is_ok() && !placed && shard.settings.shards > 1 {
         let connections: Vec<u64> = shared.connections_by_shard().collect();
@@ -120,16 +117,15 @@ async fn admit(shard: &Rc<Shard>, request: &Request, placed: bool) -> Result<Adm
         }
     }
     let token = request.x_api_key.clone().or_else(|| query_param(&request.query, "apikey"));
-    let token = token.ok_or_else(|| refused(401, "MissingAPIKey", "API key is missing"))?;
-    state
-        .hub
-        .verify(&config, &token, now())
-        .map_err(|error| refused(error.upgrade_status(), error.code(), &error.upgrade_text()))?;
+    let token = token.ok_or_else(|| refused(401, Code::MissingAPIKey, "API key is missing"))?;
+    state.hub.verify(&config, &token, now()).map_err(|error| {
+        refused(error.upgrade_status(), token_code(&error, Code::ErrorConnectingToWebsocket), &error.upgrade_text())
+    })?;
     if shared.users() >= config.limits.concurrent_users_max {
-        return Err(refused(429, "ConnectionRateLimitReached", "Too many connected users"));
+        return Err(refused(429, Code::ConnectionRateLimitReached, "Too many connected users"));
     }
     if shared.joins_triggered.load(Ordering::Relaxed) {
-        return Err(refused(429, "JoinsRateLimitReached", "Too many joins per second"));
+        return Err(refused(429, Code::JoinsRateLimitReached, "Too many joins per second"));
     }
     match &request.upgrade {
         Ok(accept) => Ok(Admitted::Here(*accept, OpenSocket { tenant, vsn, token: token.into() })),

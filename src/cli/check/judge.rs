@@ -215,8 +215,8 @@ fn cpus(config: &Config, host: &Host) -> Finding {
         }
     };
     let shards = plan.shard_cores.len();
-    let cores = plan.control_cores.len();
-    let found = format!("{shards} shards on CPUs {}", cpuset::format(&plan.control_cores));
+    let cores = plan.cores.len();
+    let found = format!("{shards} shards on CPUs {}", cpuset::format(&plan.cores));
     if shards > cores {
         return Finding::warn("cpus", format!("{found}: some shards share a CPU"), format!("RINGCAST_SHARDS={cores}"));
     }
