@@ -62,7 +62,7 @@ export async function until(check, what, { timeout = 10_000 } = {}) {
 
 // Below the kernel's ephemeral range, so that no outgoing connection of another test can take the
 // port between the probe and the start of the server.
-async function freePort() {
+export async function freePort() {
   for (;;) {
     const port = 20_000 + Math.floor(Math.random() * 10_000)
     const probe = net.createServer()

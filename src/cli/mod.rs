@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     boot,
     config::{Config, FlagValue},
-    control::tenants::seed::WELL_KNOWN_SECRET,
+    control::tenants::seed::{DEFAULT_EXTERNAL_ID, WELL_KNOWN_SECRET},
 };
 
 /// A gateway that speaks the Supabase Realtime protocol.
@@ -116,6 +116,7 @@ fn dev(flags: &ServerFlags) -> Result<(), String> {
 fn dev_defaults() -> impl Iterator<Item = FlagValue> {
     [
         ("bind", "127.0.0.1"),
+        ("loopback_tenant", DEFAULT_EXTERNAL_ID),
         ("log_format", "text"),
         ("api_jwt_secret", WELL_KNOWN_SECRET),
         ("metrics_jwt_secret", WELL_KNOWN_SECRET),

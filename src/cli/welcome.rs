@@ -11,10 +11,10 @@ pub fn banner(config: &Config, port: u16) -> String {
     let secret = secret.unwrap_or(WELL_KNOWN_SECRET);
     let token = super::token::anon(secret, clock::unix_secs());
     let tenant = &config.self_host_tenant_name;
-    let host = format!("{tenant}.localhost:{port}");
-    let changes = match config.db.host {
-        Some(_) => "as soon as the tenant's database answers",
-        None => "off (no database; set DB_HOST)",
+    // Not every resolver knows names below localhost; the development server answers on localhost itself.
+    let host = match &config.loopback_tenant {
+        Some(loopback) if loopback == tenant => format!("localhost:{port}"),
+        _ => format!("{tenant}.localhost:{port}"),
     };
     format!(
         "\n\
@@ -28,7 +28,7 @@ pub fn banner(config: &Config, port: u16) -> String {
          \n\
          \x20 Broadcast         on\n\
          \x20 Presence          on\n\
-         \x20 Postgres Changes  {changes}\n\
+         \x20 Postgres Changes  off (not in this version)\n\
          \n\
          \x20 anon token of tenant {tenant} (valid for a year; ringcast token makes others):\n\
          \x20 {token}\n\
@@ -53,19 +53,20 @@ mod tests {
         let text = banner(&Config::defaults(), 4123);
         assert!(text.contains("ws://realtime-dev.localhost:4123/socket\n"));
         assert!(text.contains("\n  eyJ"), "a token on its own line");
-        assert!(text.contains("Postgres Changes  off (no database"));
+        assert!(text.contains("Postgres Changes  off"));
         assert!(text.lines().all(|line| line.len() < 100 || line.contains("eyJ")));
     }
 
     #[test]
-    fn a_database_and_a_tenant_name_show() {
+    fn the_tenant_and_the_loopback_name_show() {
         let env = |name: &str| match name {
-            "DB_HOST" => Some("db".to_owned()),
             "SELF_HOST_TENANT_NAME" => Some("shop".to_owned()),
             _ => None,
         };
         let text = banner(&Config::load(&env, None).expect("valid"), 4000);
         assert!(text.contains("ws://shop.localhost:4000/socket"));
-        assert!(!text.contains("off (no database"));
+        let env = |name: &str| (name == "RINGCAST_LOOPBACK_TENANT").then(|| "realtime-dev".to_owned());
+        let text = banner(&Config::load(&env, None).expect("valid"), 4000);
+        assert!(text.contains("ws://localhost:4000/socket"));
     }
 }

@@ -259,6 +259,8 @@ knobs! {
     seed_self_host = "SEED_SELF_HOST", Environment, Kind::ExactlyTrue, "", Keep;
     /// External id and name of the seed tenant.
     self_host_tenant_name = "SELF_HOST_TENANT_NAME", Environment, Kind::Text, "realtime-dev", Keep;
+    /// Tenant of requests whose host is localhost or a loopback address; unset: the host's first label, as for any host.
+    loopback_tenant = "RINGCAST_LOOPBACK_TENANT", Environment, Kind::Text, "", Own;
     /// Server name.
     app_name = "APP_NAME", Environment, Kind::Text, "realtime", Adapt;
     /// Name of this node; default is the server name.

@@ -83,6 +83,7 @@ impl Config {
             secret_key_base: secret(s, Id::secret_key_base),
             seed_self_host: s.text(Id::seed_self_host).as_deref() == Some("true"),
             self_host_tenant_name: required(s, Id::self_host_tenant_name),
+            loopback_tenant: s.text(Id::loopback_tenant),
             app_name,
             node_name: required(s, Id::node_name),
             region: s.text(Id::region),

@@ -128,6 +128,8 @@ pub struct Config {
     pub seed_self_host: bool,
     /// External id of the seed tenant.
     pub self_host_tenant_name: String,
+    /// Tenant of requests to localhost or a loopback address (`RINGCAST_LOOPBACK_TENANT`).
+    pub loopback_tenant: Option<String>,
     /// Server name.
     pub app_name: String,
     /// Node name.

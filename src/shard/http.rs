@@ -209,7 +209,10 @@ impl Request {
             method: head.method.to_owned(),
             segments: path_segments(head.path),
             query: head.query.to_owned(),
-            external_id: head.external_id(),
+            external_id: match &shard.settings.config.loopback_tenant {
+                Some(tenant) if head.host().is_some_and(is_loopback) => Some(tenant.clone()),
+                _ => head.external_id(),
+            },
             authorization: all("authorization"),
             api_key: owned("apikey"),
             x_api_key: owned("x-api-key"),
@@ -224,6 +227,12 @@ impl Request {
             keep_alive: head.keep_alive(),
         })
     }
+}
+
+/// `localhost` or a loopback address, without port.
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Reads the whole body. `Err(None)`: the peer went away.
