@@ -105,6 +105,13 @@ fn park(receiver: &Receiver<ToShard>) {
     }
 }
 
+/// Keeps the calling thread on a core, as shards are: left alone, the scheduler may put both threads on one.
+fn pin_to(index: usize) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let core = cores.get(index).expect("a ping-pong between threads needs two cores");
+    assert!(core_affinity::set_for_current(*core));
+}
+
 /// Sends back what arrives until told to end.
 fn echo(mut sender: Sender<ToShard>, mut receiver: Receiver<ToShard>, wait: Wait) {
     let mut ended = false;
@@ -125,7 +132,11 @@ fn ping_pong(bencher: Bencher, waiting: &Waiting) {
     let (to_us, to_them) = (ends[1].remove(0), ends[0].remove(1));
     let (their_inbox, mut inbox) = (inboxes.remove(1), inboxes.remove(0));
     let (mut to_them, frame) = (to_them, Bytes::from(vec![b'x'; 200]));
-    let them = std::thread::spawn(move || echo(to_us, their_inbox, wait));
+    pin_to(0);
+    let them = std::thread::spawn(move || {
+        pin_to(1);
+        echo(to_us, their_inbox, wait);
+    });
     bencher.bench_local(|| {
         assert_eq!(to_them.send(broadcast(&frame)), Sent::Delivered);
         let mut received = 0;

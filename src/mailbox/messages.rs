@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Mail, Permit};
-use crate::realtime::PeerMail;
 use crate::realtime::tenant::{TenantConfig, TenantShared};
+use crate::realtime::{Delivery, PeerMail};
 
 /// Mail for a shard.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub enum ToShard {
 
 impl Mail for ToShard {
     fn is_droppable(&self) -> bool {
-        matches!(self, Self::Peer { mail: PeerMail::FanOut { .. }, .. })
+        matches!(self, Self::Peer { mail: PeerMail::FanOut { delivery: Delivery::Broadcast, .. }, .. })
     }
 }
 

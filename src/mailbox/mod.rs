@@ -151,6 +151,11 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Whether something is pending now.
+    pub fn is_pending(&self) -> bool {
+        self.inbox.pending.load(Ordering::Acquire)
+    }
+
     /// Resolves once the inbox is pending.
     pub async fn pending(&self) {
         std::future::poll_fn(|context: &mut Context<'_>| {

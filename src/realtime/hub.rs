@@ -103,6 +103,8 @@ pub(super) struct ChannelRef {
 pub(super) struct Conn {
     pub generation: u32,
     pub tenant: u32,
+    /// The counters this socket was counted in, also after its tenant was deleted and created again.
+    pub shared: Arc<TenantShared>,
     pub vsn: Vsn,
     /// Counted among the tenant's users (14.3).
     pub counted: bool,
@@ -129,8 +131,10 @@ pub(super) struct Channel {
     pub ack: bool,
     pub self_broadcast: bool,
     pub token: Token,
-    /// When the running token check is due; a timer with another due time is stale.
+    /// When the token has to be verified again.
     pub token_check_ms: u64,
+    /// When the armed timer fires; a later check re-arms it then instead of adding another.
+    pub token_timer_ms: u64,
     pub presence: Option<Box<ChannelPresence>>,
 }
 
@@ -226,10 +230,12 @@ impl Hub {
     pub fn open(&mut self, socket: OpenSocket) -> ConnId {
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
-        self.tenants[socket.tenant as usize].shared.cell(self.settings.shard).connections.add(1);
+        let shared = self.tenants[socket.tenant as usize].shared.clone();
+        shared.cell(self.settings.shard).connections.add(1);
         let slot = self.conns.insert(Conn {
             generation,
             tenant: socket.tenant,
+            shared,
             vsn: socket.vsn,
             counted: false,
             closing: false,

@@ -28,7 +28,8 @@ const CHANNELS_HARD_MAX: usize = 99_999;
 /// Messages held for a topic whose refused join is not answered yet: the official client buffers 100 pushes itself.
 const HELD_MESSAGES_MAX: usize = 100;
 
-/// Bytes held per topic; a client in good faith sends a few small pushes behind a join.
+/// Bytes that one socket's refused joins may hold, answers and messages together; a client in good faith sends a few small
+/// pushes behind a join.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
 /// Refused joins of one socket that may wait at the same time; more are answered at once, so that nobody can use the delay
@@ -48,12 +49,21 @@ struct HeldJoin {
     replaced: Option<Bytes>,
     closes_socket: bool,
     messages: VecDeque<(bool, Vec<u8>)>,
-    bytes: usize,
+}
+
+impl HeldJoin {
+    fn bytes(&self) -> usize {
+        let messages: usize = self.messages.iter().map(|(_, data)| data.len()).sum();
+        self.topic.len() + self.reply.len() + self.replaced.as_ref().map_or(0, Bytes::len) + messages
+    }
 }
 
 /// Refused joins of one socket, in order. Behind one pointer, since hardly any socket has some.
 #[derive(Debug, Default)]
-pub(super) struct HeldJoins(Vec<HeldJoin>);
+pub(super) struct HeldJoins {
+    joins: Vec<HeldJoin>,
+    bytes: usize,
+}
 
 /// A join that passed every check.
 struct Admission {
@@ -89,8 +99,13 @@ impl Hub {
         });
         match outcome {
             Ok((request, admission)) => {
+                let wants_state = admission.presence_enabled;
                 let channel = self.enter(slot, topic, push, &request, admission, replaced, now, fx);
                 self.follow_up(channel, &request, now, fx);
+                if wants_state {
+                    // Last, since it may end the channel.
+                    self.request_state(channel, now, fx);
+                }
             }
             Err(refusal) => self.refuse(slot, topic, push, &refusal, replaced, now, fx),
         }
@@ -187,6 +202,7 @@ impl Hub {
             self_broadcast: request.self_broadcast,
             token: admission.token.text,
             token_check_ms: 0,
+            token_timer_ms: u64::MAX,
             presence,
         }) as u32;
         self.channels[channel as usize].member =
@@ -198,12 +214,9 @@ impl Hub {
         conn.had_channels = true;
         if !conn.counted {
             conn.counted = true;
-            self.tenants[tenant as usize].shared.add_users(1);
+            conn.shared.add_users(1);
         }
         self.stats.joins_ok += 1;
-        if admission.presence_enabled {
-            self.post_to_owner(id, PeerMail::StateRequest { room: id, channel, serial }, now, fx);
-        }
         channel
     }
 
@@ -224,6 +237,12 @@ impl Hub {
         }
     }
 
+    fn request_state<E: Effects>(&mut self, channel: u32, now: Now, fx: &mut E) {
+        let Channel { room, serial, .. } = self.channels[channel as usize];
+        let room = self.rooms[room as usize].id;
+        self.post_to_owner(room, PeerMail::StateRequest { room, channel, serial }, now, fx);
+    }
+
     #[allow(clippy::too_many_arguments, reason = "one step of join, with everything the join found out")]
     fn refuse<E: Effects>(
         &mut self,
@@ -240,18 +259,19 @@ impl Hub {
         let tenant = &self.tenants[conn.tenant as usize].shared.external_id;
         refusal.log(tenant);
         let response = serde_json::json!({ "reason": refusal.reason() }).to_string();
-        let held = &mut conn.held.get_or_insert_default().0;
-        let serial = held.last().map_or(0, |last| last.serial.wrapping_add(1));
-        let crowded = held.len() >= HELD_JOINS_MAX;
-        held.push(HeldJoin {
+        let held = conn.held.get_or_insert_default();
+        let serial = held.joins.last().map_or(0, |last| last.serial.wrapping_add(1));
+        let join = HeldJoin {
             serial,
             topic: topic.into(),
             reply: encode::reply(conn.vsn, &push.join_ref, &push.reference, &push.topic_json, Status::Error, &response),
             replaced,
             closes_socket: refusal.closes_socket(),
             messages: VecDeque::new(),
-            bytes: 0,
-        });
+        };
+        held.bytes += join.bytes();
+        held.joins.push(join);
+        let crowded = held.joins.len() > HELD_JOINS_MAX || held.bytes > HELD_BYTES_MAX;
         let id = ConnId { slot, generation: conn.generation };
         let delay_ms = self.settings.channel_error_backoff_ms;
         if delay_ms == 0 || crowded || !refusal.is_delayed() {
@@ -263,12 +283,10 @@ impl Hub {
 
     /// Keeps a message for a topic whose refused join is not answered yet; false when its topic does not wait.
     pub(super) fn hold_message(&mut self, slot: u32, topic: &str, binary: bool, data: &[u8]) -> bool {
-        let held = self.conns[slot as usize].held.as_deref_mut();
-        let Some(join) = held.and_then(|HeldJoins(held)| held.iter_mut().find(|join| *join.topic == *topic)) else {
-            return false;
-        };
-        if join.messages.len() < HELD_MESSAGES_MAX && join.bytes + data.len() <= HELD_BYTES_MAX {
-            join.bytes += data.len();
+        let Some(held) = self.conns[slot as usize].held.as_deref_mut() else { return false };
+        let Some(join) = held.joins.iter_mut().find(|join| *join.topic == *topic) else { return false };
+        if join.messages.len() < HELD_MESSAGES_MAX && held.bytes + data.len() <= HELD_BYTES_MAX {
+            held.bytes += data.len();
             join.messages.push_back((binary, data.to_vec()));
         } else {
             self.stats.malformed += 1;
@@ -282,10 +300,11 @@ impl Hub {
             return;
         }
         let conn = &mut self.conns[id.slot as usize];
-        let Some(HeldJoins(held)) = conn.held.as_deref_mut() else { return };
-        let Some(position) = held.iter().position(|join| join.serial == serial) else { return };
-        let join = held.remove(position);
-        if held.is_empty() {
+        let Some(held) = conn.held.as_deref_mut() else { return };
+        let Some(position) = held.joins.iter().position(|join| join.serial == serial) else { return };
+        let join = held.joins.remove(position);
+        held.bytes -= join.bytes();
+        if held.joins.is_empty() {
             conn.held = None;
         }
         fx.send(id.slot, &Rc::new(join.reply));
@@ -293,7 +312,7 @@ impl Hub {
             fx.send(id.slot, &Rc::new(replaced));
         }
         if join.closes_socket {
-            return self.close_socket(id.slot, CloseCode::GoingAway, fx);
+            return self.close_socket(id.slot, CloseCode::GoingAway, now, fx);
         }
         for (binary, data) in join.messages {
             self.message(id.slot, binary, &data, now, fx);

@@ -80,37 +80,46 @@ impl Hub {
         }
     }
 
-    /// The socket is gone, for whatever reason. Its slot may be reused afterwards.
-    pub fn close<E: Effects>(&mut self, slot: u32, now: Now, fx: &mut E) {
+    /// The socket is ending: its channels and presences end now and its user is no longer counted, however long the
+    /// closing handshake takes (1.7). Nothing it sends is handled any more.
+    pub fn detach<E: Effects>(&mut self, slot: u32, now: Now, fx: &mut E) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        conn.closing = true;
+        conn.held = None;
+        if std::mem::take(&mut conn.counted) {
+            conn.shared.add_users(-1);
+        }
         while let Some(joined) = self.conns.get(slot as usize).and_then(|conn| conn.channels.last().copied()) {
             self.end_channel(joined.channel, now, fx);
         }
+    }
+
+    /// The socket is gone, for whatever reason. Its slot may be reused afterwards.
+    pub fn close<E: Effects>(&mut self, slot: u32, now: Now, fx: &mut E) {
+        self.detach(slot, now, fx);
         if let Some(conn) = self.conns.try_remove(slot as usize) {
-            let shared = &self.tenants[conn.tenant as usize].shared;
-            shared.cell(self.settings.shard).connections.sub(1);
-            if conn.counted {
-                shared.add_users(-1);
-            }
+            conn.shared.cell(self.settings.shard).connections.sub(1);
         }
     }
 
     /// Nothing came from the client for the idle timeout (1.7).
-    pub fn close_idle<E: Effects>(&mut self, slot: u32, fx: &mut E) {
+    pub fn close_idle<E: Effects>(&mut self, slot: u32, now: Now, fx: &mut E) {
         if self.conns.contains(slot as usize) {
-            self.close_socket(slot, CloseCode::Normal, fx);
+            self.close_socket(slot, CloseCode::Normal, now, fx);
         }
     }
 
-    pub(super) fn close_socket<E: Effects>(&mut self, slot: u32, code: CloseCode, fx: &mut E) {
+    pub(super) fn close_socket<E: Effects>(&mut self, slot: u32, code: CloseCode, now: Now, fx: &mut E) {
         let conn = &mut self.conns[slot as usize];
         if !conn.closing {
             conn.closing = true;
             fx.close(slot, code as u16);
+            self.detach(slot, now, fx);
         }
     }
 
     /// Tenant-wide disconnect (15.2): every channel is told, every socket closed with 1012.
-    pub fn disconnect_tenant<E: Effects>(&mut self, external_id: &str, fx: &mut E) {
+    pub fn disconnect_tenant<E: Effects>(&mut self, external_id: &str, now: Now, fx: &mut E) {
         let of_tenant =
             |hub: &Self, slot: usize| &*hub.tenants[hub.conns[slot].tenant as usize].shared.external_id == external_id;
         let slots: Vec<usize> = self.conns.iter().map(|(slot, _)| slot).filter(|&slot| of_tenant(self, slot)).collect();
@@ -121,7 +130,7 @@ impl Hub {
                 let frame = encode::fan_out(conn.vsn, &room.topic_json, "system", DISCONNECT);
                 fx.send(slot as u32, &Rc::new(frame));
             }
-            self.close_socket(slot as u32, CloseCode::ServiceRestart, fx);
+            self.close_socket(slot as u32, CloseCode::ServiceRestart, now, fx);
         }
     }
 
@@ -131,21 +140,21 @@ impl Hub {
     }
 
     /// Closes up to `sockets_max` sockets with 1012; returns how many are still open and not closing.
-    pub fn drain_batch<E: Effects>(&mut self, sockets_max: usize, fx: &mut E) -> usize {
+    pub fn drain_batch<E: Effects>(&mut self, sockets_max: usize, now: Now, fx: &mut E) -> usize {
         let open: Vec<usize> = self.conns.iter().filter(|(_, conn)| !conn.closing).map(|(slot, _)| slot).collect();
         for &slot in open.iter().take(sockets_max) {
-            self.close_socket(slot as u32, CloseCode::ServiceRestart, fx);
+            self.close_socket(slot as u32, CloseCode::ServiceRestart, now, fx);
         }
         open.len().saturating_sub(sockets_max)
     }
 
     /// Closes sockets whose channel count has fallen back to zero (15.4).
-    pub fn close_channelless<E: Effects>(&mut self, fx: &mut E) {
+    pub fn close_channelless<E: Effects>(&mut self, now: Now, fx: &mut E) {
         let idle =
             |conn: &super::hub::Conn| conn.had_channels && conn.channels.is_empty() && conn.held.is_none() && !conn.closing;
         let slots: Vec<usize> = self.conns.iter().filter(|(_, conn)| idle(conn)).map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.close_socket(slot as u32, CloseCode::GoingAway, fx);
+            self.close_socket(slot as u32, CloseCode::GoingAway, now, fx);
         }
     }
 

@@ -8,8 +8,9 @@ use crate::protocol::phoenix::json::{elements, members, unescape};
 /// No JSON text grows by more than this factor: the worst is `1e1,` (4 bytes) for a 9-byte double.
 const GROWTH_MAX: u64 = 3;
 
-/// Nesting up to which the walk recurses; deeper parts count by their text length.
-const DEPTH_MAX: u32 = 128;
+/// Nesting up to which the walk looks inside; deeper parts count by their text length. Every level scans its text again, so
+/// this bounds the work to a small multiple of the payload's length.
+const DEPTH_MAX: u32 = 8;
 
 /// True when the JSON value is larger than `limit_bytes`.
 pub fn exceeds(json: &str, limit_bytes: u64) -> bool {

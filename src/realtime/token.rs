@@ -16,6 +16,9 @@ use crate::protocol::phoenix::{Payload, Push};
 /// A live channel's token is verified at least this often (13.4).
 const TOKEN_CHECK_MS_MAX: u64 = 300_000;
 
+/// A check this little earlier than the armed timer waits for that timer: expiry is noticed within a second.
+const TIMER_SLACK_MS: u64 = 1_000;
+
 /// Text of a token, shared by everything on the shard that uses it.
 pub type Token = Rc<str>;
 
@@ -43,9 +46,20 @@ impl Hub {
         Ok(UsableToken { text, check_in_ms: left_ms.min(TOKEN_CHECK_MS_MAX) })
     }
 
+    /// Plans the next check. At most one timer is armed per channel, plus one for each time a refresh brings the check
+    /// forward, which can happen as often as there are seconds in the longest wait.
     pub(super) fn schedule_token_check<E: Effects>(&mut self, channel: u32, check_in_ms: u64, now: Now, fx: &mut E) {
         let entry = &mut self.channels[channel as usize];
         entry.token_check_ms = now.mono_ms + check_in_ms;
+        let is_much_earlier = entry.token_check_ms.saturating_add(TIMER_SLACK_MS) <= entry.token_timer_ms;
+        if is_much_earlier {
+            self.arm_token_timer(channel, fx);
+        }
+    }
+
+    fn arm_token_timer<E: Effects>(&mut self, channel: u32, fx: &mut E) {
+        let entry = &mut self.channels[channel as usize];
+        entry.token_timer_ms = entry.token_check_ms;
         fx.timer(entry.token_check_ms, Timer::TokenCheck { channel, serial: entry.serial });
     }
 
@@ -69,12 +83,18 @@ impl Hub {
 
     /// The running check of a live channel is due (13.4).
     pub(super) fn check_token<E: Effects>(&mut self, channel: u32, now: Now, fx: &mut E) {
-        let entry = &self.channels[channel as usize];
-        if now.mono_ms < entry.token_check_ms {
-            // A refresh moved the check; its own timer is running.
+        let entry = &mut self.channels[channel as usize];
+        if now.mono_ms < entry.token_timer_ms {
+            // An earlier timer replaced this one and has been handled.
             return;
         }
-        self.use_token(channel, entry.token.clone(), now, fx);
+        entry.token_timer_ms = u64::MAX;
+        if now.mono_ms < entry.token_check_ms {
+            // A refresh moved the check.
+            return self.arm_token_timer(channel, fx);
+        }
+        let token = entry.token.clone();
+        self.use_token(channel, token, now, fx);
     }
 
     fn use_token<E: Effects>(&mut self, channel: u32, text: Token, now: Now, fx: &mut E) {

@@ -17,6 +17,12 @@ const RETRY: Duration = Duration::from_millis(20);
 pub(super) async fn accept_loop(shard: Rc<Shard>, listener: TcpListener, open: Arc<AtomicU64>) {
     let connections_max = shard.settings.config.max_connections;
     loop {
+        // Only a shard that has somebody to accept takes a place.
+        if let Err(error) = listener.readable(false).await {
+            tracing::error!("waiting for connections failed: {error}");
+            monoio::time::sleep(RETRY).await;
+            continue;
+        }
         let permit = loop {
             match Permit::take(&open, connections_max) {
                 Some(permit) => break permit,

@@ -103,6 +103,7 @@ impl Shard {
                 Event::Pong(_) => {}
                 Event::Close { code, .. } => {
                     io.send_close(id.slot, &close_reply(code), now.mono_ms);
+                    hub.detach(id.slot, now, io);
                     return Flow::Stop;
                 }
             }
@@ -114,6 +115,7 @@ impl Shard {
                 io.counters.malformed_frames.increment();
             }
             io.send_close(id.slot, &close_frame(Some(error.close_code())), now.mono_ms);
+            hub.detach(id.slot, now, io);
         }
         io.socket(id).is_some_and(|socket| !socket.closing)
     }

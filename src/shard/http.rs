@@ -102,7 +102,7 @@ async fn serve(shard: Rc<Shard>, mut incoming: Incoming) {
             Ok(parsed) => parsed,
             Err(refusal) => {
                 if let Some(status) = refusal {
-                    answer_and_linger(&shard, &incoming.stream, status).await;
+                    answer_and_linger(&shard, &incoming, None, status).await;
                 }
                 return;
             }
@@ -125,7 +125,7 @@ async fn serve(shard: Rc<Shard>, mut incoming: Incoming) {
         } else {
             let body = match read_body(&shard, &mut incoming, &request).await {
                 Ok(body) => body,
-                Err(Some(status)) => return answer_and_linger(&shard, &incoming.stream, status).await,
+                Err(Some(status)) => return answer_and_linger(&shard, &incoming, Some(&request), status).await,
                 Err(None) => return,
             };
             let response = api::handle(&shard, &request, body).await;
@@ -196,6 +196,10 @@ async fn next_request(shard: &Rc<Shard>, incoming: &mut Incoming, first: bool) -
     monoio::time::timeout(deadline, read).await.unwrap_or(Err(Some(408)))
 }
 
+fn generate_request_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
 impl Request {
     fn from_head(shard: &Shard, head: &Head<'_>, client: SocketAddr) -> Result<Self, HeadError> {
         let owned = |name: &str| head.header_str(name).map(str::to_owned);
@@ -204,7 +208,6 @@ impl Request {
             values.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
         };
         let forwarded = head.header_joined("x-forwarded-for");
-        let generate = || uuid::Uuid::new_v4().simple().to_string();
         Ok(Self {
             method: head.method.to_owned(),
             segments: path_segments(head.path),
@@ -215,11 +218,11 @@ impl Request {
             },
             authorization: all("authorization"),
             api_key: owned("apikey"),
-            x_api_key: owned("x-api-key"),
+            x_api_key: head.header("x-api-key").map(|value| String::from_utf8_lossy(value).into_owned()),
             content_type: owned("content-type"),
             accept: owned("accept"),
             has_origin: head.header("origin").is_some(),
-            request_id: select_request_id(head, &shard.settings.config.request_id_baggage_key, generate),
+            request_id: select_request_id(head, &shard.settings.config.request_id_baggage_key, generate_request_id),
             client: client_addr(client.ip(), forwarded.as_deref(), &shard.settings.trusted_proxies),
             upgrade: websocket_key(head).map(accept_key),
             body: head.body()?,
@@ -318,9 +321,16 @@ async fn write_all(shard: &Shard, stream: &TcpStream, mut bytes: &[u8]) -> bool 
 }
 
 /// Answers a request that cannot be read to its end, and gives the client a moment to take the answer.
-async fn answer_and_linger(shard: &Rc<Shard>, stream: &TcpStream, status: u16) {
+async fn answer_and_linger(shard: &Rc<Shard>, incoming: &Incoming, request: Option<&Request>, status: u16) {
+    let stream = &incoming.stream;
+    let request_id = request.map_or_else(generate_request_id, |request| request.request_id.clone());
+    let response = Response::empty(status).with_header("x-request-id", request_id.clone());
+    match request {
+        Some(request) => log_request(shard, request, &response, super::now().mono_ms),
+        None => tracing::warn!(request_id, "unreadable request {status} from {}", incoming.client.ip()),
+    }
     let mut out = Vec::new();
-    Response::empty(status).write_to(&mut out, false, false);
+    response.write_to(&mut out, false, false);
     if !write_all(shard, stream, &out).await {
         return;
     }

@@ -104,7 +104,7 @@ impl Shard {
                     None => hub.remove_tenant(&news.external_id),
                 }
                 if news.disconnect {
-                    hub.disconnect_tenant(&news.external_id, io);
+                    hub.disconnect_tenant(&news.external_id, now, io);
                 }
             }
             ToShard::Reply { request, reply } => self.waiters.resolve(request, reply),

@@ -18,12 +18,15 @@ use crate::config::Config;
 use crate::mailbox::{Receiver, Sender, ToControl, ToShard};
 use crate::protocol::http1::{Cidr, HeadLimits};
 use crate::protocol::websocket::DecodeLimits;
-use crate::realtime::{Hub, HubSettings};
+use crate::realtime::{Hub, HubSettings, Now};
 use crate::telemetry::ShardCounters;
 
 /// Sockets closed per batch while draining, over all shards, and the pause between batches (protocol 15.3).
 const DRAIN_BATCH: usize = 10_000;
 const DRAIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// Pause of the mail task while mail keeps coming; a ring holds more than arrives in it.
+const MAIL_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long closed sockets may take to say goodbye once all were told.
 const DRAIN_LINGER: Duration = Duration::from_secs(5);
@@ -70,7 +73,7 @@ pub fn uring_refusal() -> Option<io::Error> {
     monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().with_entries(256).build().err()
 }
 
-/// Runs the shard until it is drained. Blocks the calling thread.
+/// Runs the shard for the rest of the process. Blocks the calling thread.
 ///
 /// # Errors
 /// When the driver or the listener cannot be set up.
@@ -128,12 +131,13 @@ async fn serve(plan: ShardPlan) -> io::Result<()> {
         loop {
             watch.pending().await;
             mail.drain_mail();
+            if watch.is_pending() {
+                // Mail comes faster than it can be handled: let sockets, timers and writes have their turn.
+                monoio::time::sleep(MAIL_PAUSE).await;
+            }
         }
     });
     ticks(&shard).await;
-    // Whatever was queued last leaves before the thread ends.
-    monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
-    shard.control.borrow_mut().send(ToControl::Drained);
     Ok(())
 }
 
@@ -179,6 +183,8 @@ pub(super) struct Drain {
     deadline_ms: u64,
     next_batch_ms: u64,
     linger_until_ms: Option<u64>,
+    /// The control thread knows that this shard is done.
+    reported: bool,
 }
 
 /// SIGTERM reached this shard: stop accepting, refuse joins, tell the sockets in batches.
@@ -189,10 +195,11 @@ pub(super) fn start_draining(shard: &Rc<Shard>) {
         deadline_ms: now_ms + shard.settings.config.drain_timeout_ms,
         next_batch_ms: now_ms,
         linger_until_ms: None,
+        reported: false,
     });
 }
 
-/// The clock of the shard; returns when a drain is complete.
+/// The clock of the shard. A drained shard goes on for the others, whose rooms it may own; the process ends when all are.
 async fn ticks(shard: &Rc<Shard>) {
     let mut due = Vec::new();
     let sweep_ms = shard.settings.config.no_channel_timeout_ms.max(1);
@@ -210,7 +217,7 @@ async fn ticks(shard: &Rc<Shard>) {
                     let idle_ms = shard.settings.config.idle_timeout_ms;
                     let Some(heard_ms) = io.socket(id).map(|socket| socket.heard_ms) else { continue };
                     if now.mono_ms >= heard_ms + idle_ms {
-                        hub.close_idle(id.slot, io);
+                        hub.close_idle(id.slot, now, io);
                     } else {
                         io.wheel.add(heard_ms + idle_ms, ShardTimer::Idle(id));
                     }
@@ -224,21 +231,24 @@ async fn ticks(shard: &Rc<Shard>) {
         }
         if now.mono_ms >= next_sweep_ms {
             next_sweep_ms = now.mono_ms + sweep_ms;
-            hub.close_channelless(io);
+            hub.close_channelless(now, io);
         }
         io.tick();
         publish_stats(hub, io);
         shard.control.borrow_mut().flush();
         if let Some(drain) = &mut *shard.drain.borrow_mut()
-            && drain_step(drain, shard, hub, io, now.mono_ms)
+            && !drain.reported
+            && drain_step(drain, shard, hub, io, now)
         {
-            return;
+            drain.reported = true;
+            shard.control.borrow_mut().send(ToControl::Drained);
         }
     }
 }
 
 /// One tick of a drain; true when it is over.
-fn drain_step(drain: &mut Drain, shard: &Shard, hub: &mut Hub, io: &mut Io, now_ms: u64) -> bool {
+fn drain_step(drain: &mut Drain, shard: &Shard, hub: &mut Hub, io: &mut Io, now: Now) -> bool {
+    let now_ms = now.mono_ms;
     if now_ms >= drain.deadline_ms || hub.connections() == 0 {
         return true;
     }
@@ -248,7 +258,7 @@ fn drain_step(drain: &mut Drain, shard: &Shard, hub: &mut Hub, io: &mut Io, now_
     if now_ms >= drain.next_batch_ms {
         let batch = (DRAIN_BATCH / usize::from(shard.settings.shards)).max(1);
         drain.next_batch_ms = now_ms + DRAIN_PAUSE.as_millis() as u64;
-        let left = hub.drain_batch(batch, io);
+        let left = hub.drain_batch(batch, now, io);
         tracing::info!("shard {}: draining, {left} sockets still to be told", shard.settings.shard);
         if left == 0 {
             drain.linger_until_ms = Some(now_ms + DRAIN_LINGER.as_millis() as u64);

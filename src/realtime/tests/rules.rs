@@ -131,7 +131,8 @@ fn a_tenant_wide_disconnect_tells_every_channel() {
     world.join(client, "realtime:x", json!({}));
     world.join(client, "realtime:y", json!({}));
     world.take(client);
-    world.act(0, |hub, recorder| hub.disconnect_tenant("t1", recorder));
+    let now = world.now;
+    world.act(0, |hub, recorder| hub.disconnect_tenant("t1", now, recorder));
     let got = world.take(client);
     assert_eq!(got.len(), 3);
     assert_eq!(got[2], Got::Closed(1012));
@@ -145,11 +146,13 @@ fn draining_refuses_joins_and_closes_in_batches() {
     let clients: Vec<_> = (0..5).map(|_| world.open(0, Vsn::V2)).collect();
     world.act(0, |hub, _| hub.start_draining());
     world.join(clients[4], "realtime:x", json!({}));
-    world.act(0, |hub, recorder| assert_eq!(hub.drain_batch(2, recorder), 3));
+    let now = world.now;
+    world.act(0, |hub, recorder| assert_eq!(hub.drain_batch(2, now, recorder), 3));
     assert_eq!(world.take(clients[0]), [Got::Closed(1012)]);
     world.advance(BACKOFF_MS);
     assert_eq!(reason(&world.texts(clients[4])[0]), "RealtimeRestarting: Realtime is restarting, please standby");
-    world.act(0, |hub, recorder| assert_eq!(hub.drain_batch(10, recorder), 0));
+    let now = world.now;
+    world.act(0, |hub, recorder| assert_eq!(hub.drain_batch(10, now, recorder), 0));
 }
 
 #[test]
@@ -229,6 +232,76 @@ fn sockets_whose_channels_are_gone_are_swept() {
     world.join(left, "realtime:x", json!({}));
     world.push(left, "realtime:x", "phx_leave", json!({}));
     world.take(left);
-    world.act(0, |hub, recorder| hub.close_channelless(recorder));
+    let now = world.now;
+    world.act(0, |hub, recorder| hub.close_channelless(now, recorder));
     assert_eq!((world.take(never), world.take(left)), (vec![], vec![Got::Closed(1001)]));
+}
+
+#[test]
+fn a_join_over_the_presence_limit_ends_its_channel_and_nothing_else() {
+    let mut world = World::with(1, |config| {
+        config.presence_enabled = true;
+        config.limits.presence_events_per_second_max = -1;
+    });
+    let client = world.open(0, Vsn::V2);
+    let payloads = [json!({}), json!({"config": {"broadcast": {"replication_ready": true}}})];
+    for payload in payloads {
+        world.text(client, &json!(["1", "1", "realtime:x", "phx_join", payload]));
+        let got = world.texts(client);
+        assert_eq!(got[got.len() - 2][4]["message"], "Too many presence messages per second");
+        assert_eq!(got[got.len() - 1][3], "phx_close");
+    }
+}
+
+#[test]
+fn a_recreated_tenant_starts_with_fresh_counters() {
+    let mut world = World::new(1);
+    let old = world.open(0, Vsn::V2);
+    world.join(old, "realtime:x", json!({}));
+    let before = world.shared.clone();
+    world.shared = std::sync::Arc::new(crate::realtime::tenant::TenantShared::new("t1".into(), 1));
+    world.configure(|_| {});
+    world.close(old);
+    assert_eq!((before.users(), world.shared.users()), (0, 0));
+    assert_eq!(world.shared.connections_by_shard().sum::<u64>(), 0);
+}
+
+#[test]
+fn large_refused_joins_are_answered_at_once_instead_of_held() {
+    let mut world = World::new(1);
+    let client = world.open(0, Vsn::V2);
+    for n in 0..3 {
+        let topic = format!("realtime:{n}{}", "x".repeat(200_000));
+        world.text(client, &json!(["1", "1", topic, "phx_join", {"config": {"private": true}}]));
+    }
+    assert_eq!(world.texts(client).len(), 3);
+}
+
+#[test]
+fn refreshing_over_and_over_arms_no_more_timers() {
+    let mut world = World::new(1);
+    let client = world.open(0, Vsn::V2);
+    world.join(client, "realtime:x", json!({}));
+    let tokens = [world.token(3_000), world.token(3_001)];
+    for n in 0..100 {
+        world.push(client, "realtime:x", "access_token", json!({"access_token": &*tokens[n % 2]}));
+    }
+    assert_eq!(world.hubs[0].1.timers.len(), 1);
+}
+
+#[test]
+fn a_socket_that_says_goodbye_is_gone_at_once() {
+    let mut world = World::new(1);
+    let (leaver, watcher) = (world.open(0, Vsn::V2), world.open(0, Vsn::V2));
+    for client in [leaver, watcher] {
+        world.join(client, "realtime:x", json!({"presence": {"enabled": true}}));
+    }
+    world.push(leaver, "realtime:x", "presence", json!({"event": "track", "payload": {}}));
+    world.take(watcher);
+    let now = world.now;
+    world.act(0, |hub, recorder| hub.detach(leaver.slot, now, recorder));
+    assert_eq!(world.texts(watcher)[0][3], "presence_diff");
+    assert_eq!(world.shared.users(), 1);
+    world.close(leaver);
+    assert_eq!(world.shared.users(), 1);
 }
