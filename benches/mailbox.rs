@@ -6,11 +6,12 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use bytes::Bytes;
+use core_affinity::CoreId;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use ringcast::mailbox::{Receiver, Sender, Sent, ToShard, mesh};
@@ -105,12 +106,8 @@ fn park(receiver: &Receiver<ToShard>) {
     }
 }
 
-/// Keeps the calling thread on a core, as shards are: left alone, the scheduler may put both threads on one.
-fn pin_to(index: usize) {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let core = cores.get(index).expect("a ping-pong between threads needs two cores");
-    assert!(core_affinity::set_for_current(*core));
-}
+/// The cores of the process, read before any thread is kept on one of them: threads inherit that.
+static CORES: LazyLock<Vec<CoreId>> = LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
 
 /// Sends back what arrives until told to end.
 fn echo(mut sender: Sender<ToShard>, mut receiver: Receiver<ToShard>, wait: Wait) {
@@ -132,11 +129,15 @@ fn ping_pong(bencher: Bencher, waiting: &Waiting) {
     let (to_us, to_them) = (ends[1].remove(0), ends[0].remove(1));
     let (their_inbox, mut inbox) = (inboxes.remove(1), inboxes.remove(0));
     let (mut to_them, frame) = (to_them, Bytes::from(vec![b'x'; 200]));
-    pin_to(0);
+    // On cores of their own, as shards are: left alone, the scheduler may put both threads on one.
+    let &[our_core, their_core, ..] = CORES.as_slice() else { panic!("a ping-pong between threads needs two cores") };
+    assert!(core_affinity::set_for_current(our_core));
+    let (report, pinned) = std::sync::mpsc::channel();
     let them = std::thread::spawn(move || {
-        pin_to(1);
+        report.send(core_affinity::set_for_current(their_core)).expect("the other thread listens");
         echo(to_us, their_inbox, wait);
     });
+    assert_eq!(pinned.recv(), Ok(true));
     bencher.bench_local(|| {
         assert_eq!(to_them.send(broadcast(&frame)), Sent::Delivered);
         let mut received = 0;
