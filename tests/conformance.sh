@@ -47,12 +47,15 @@ mkdir -p tests/artefacts
 cp -r --no-preserve=mode "$kit" "$work/kit"
 (cd "$work/kit" && npm ci --no-audit --no-fund --loglevel=error >/dev/null)
 
+# Its transcript shows the tenant's database extension, which a tenant created without a database cannot have.
+needs_database=(--skip tenant-update)
+
 failed=0
 for shards in 1 2; do
   echo "== conformance, $shards shard(s)"
   port=$(free_port)
   start_server "$shards" "$port"
-  node "$work/kit/run.mjs" --without-db --url "http://127.0.0.1:$port" --secret "$secret" \
+  node "$work/kit/run.mjs" --without-db "${needs_database[@]}" --url "http://127.0.0.1:$port" --secret "$secret" \
     --api-secret "$api_secret" --metrics-secret "$metrics_secret" "$@" || failed=1
   stop_server
 done

@@ -18,8 +18,8 @@ use super::tenant::TenantShared;
 use crate::protocol::phoenix::encode;
 use crate::protocol::phoenix::json::write_string;
 
-/// From this many presences on, changes are gathered: below it a diff costs less than the wait is worth.
-const BATCH_PRESENCES_MIN: usize = 16;
+/// From this many presences or local members on, changes are gathered: below it a diff costs less than the wait is worth.
+const BATCH_CROWD_MIN: usize = 16;
 
 /// One tracked meta.
 #[derive(Debug, Clone)]
@@ -97,8 +97,10 @@ impl Hub {
 
     fn presence_changed<E: Effects>(&mut self, id: RoomId, now: Now, fx: &mut E) {
         let batch_ms = self.settings.presence_batch_ms;
+        let members = self.room_index.get(&id).map_or(0, |&room| self.rooms[room as usize].members.len());
         let Some(room) = self.presence.get_mut(&id) else { return };
-        if batch_ms == 0 || room.entries.len() < BATCH_PRESENCES_MIN && !room.flush_scheduled {
+        let is_crowded = room.entries.len().max(members) >= BATCH_CROWD_MIN;
+        if batch_ms == 0 || !is_crowded && !room.flush_scheduled {
             return self.presence_flush(id, now, fx);
         }
         if !room.flush_scheduled {

@@ -18,9 +18,9 @@ use crate::protocol::phoenix::Vsn;
 /// Most shards of a process: interest is a bit mask.
 pub const SHARDS_MAX: usize = 128;
 
-/// Identity of a room across shards.
+/// Identity of a room across shards. Two words instead of one `u128`, whose alignment would pad every timer and table entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RoomId(pub u128);
+pub struct RoomId([u64; 2]);
 
 impl RoomId {
     /// Hashes the structured key with the process's secret.
@@ -32,13 +32,13 @@ impl RoomId {
         context.update(&[u8::from(private)]);
         context.update(topic.as_bytes());
         let digest = context.finish();
-        let half = digest.as_ref()[..16].try_into().expect("SHA-256 has 32 bytes");
-        Self(u128::from_le_bytes(half))
+        let word = |at: usize| u64::from_le_bytes(digest.as_ref()[at..at + 8].try_into().expect("SHA-256 has 32 bytes"));
+        Self([word(0), word(8)])
     }
 
     /// The shard that keeps the room's presence.
     pub fn owner(self, shards: usize) -> u16 {
-        u16::try_from(self.0 % shards as u128).expect("there are at most SHARDS_MAX shards")
+        u16::try_from(self.0[0] % shards as u64).expect("there are at most SHARDS_MAX shards")
     }
 }
 

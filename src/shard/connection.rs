@@ -23,30 +23,26 @@ enum Read {
     Gone,
 }
 
-/// Registers the connection and answers the upgrade.
+/// Registers the connection, answers the upgrade and handles what the client sent right behind it.
 pub(super) fn open(shard: &Rc<Shard>, incoming: Incoming, answer: Vec<u8>, socket: OpenSocket) {
-    let Incoming { stream, received, permit, .. } = incoming;
+    let Incoming { stream, mut received, permit, .. } = incoming;
     let stream = Rc::new(stream);
     let id = {
         let mut state = shard.state.borrow_mut();
         let State { hub, io, .. } = &mut *state;
         let id = hub.open(socket);
-        io.insert(id, stream.clone(), now().mono_ms, shard.settings.config.idle_timeout_ms);
+        io.insert(id, stream.clone(), now().mono_ms);
         io.send_raw(id.slot, Bytes::from(answer));
         io.counters.connections_open.increment();
         id
     };
+    let mut decoder = Decoder::new();
+    let alive = received.is_empty() || shard.handle_bytes(id, &mut decoder, &mut received);
     let shard = shard.clone();
-    monoio::spawn(async move { live(shard, stream, id, received, permit).await });
+    monoio::spawn(async move { live(shard, stream, id, decoder, alive, permit).await });
 }
 
-async fn live(shard: Rc<Shard>, stream: Rc<TcpStream>, id: ConnId, mut received: Vec<u8>, permit: Permit) {
-    let mut decoder = Decoder::new();
-    let mut alive = true;
-    if !received.is_empty() {
-        alive = shard.handle_bytes(id, &mut decoder, &mut received);
-    }
-    drop(received);
+async fn live(shard: Rc<Shard>, stream: Rc<TcpStream>, id: ConnId, mut decoder: Decoder, mut alive: bool, permit: Permit) {
     while stream.readable(false).await.is_ok() {
         shard.drain_mail();
         match shard.read_socket(&stream, id, &mut decoder, &mut alive) {

@@ -23,8 +23,6 @@ use crate::telemetry::ShardCounters;
 pub enum ShardTimer {
     /// Asked for by the core.
     Hub(Timer),
-    /// Look whether the socket was silent for too long.
-    Idle(ConnId),
     /// A close frame was sent long enough ago.
     Linger(ConnId),
 }
@@ -93,19 +91,24 @@ impl Io {
     }
 
     /// Registers the socket of a connection the hub has just opened.
-    pub fn insert(&mut self, id: ConnId, stream: Rc<TcpStream>, now_ms: u64, idle_ms: u64) {
+    pub fn insert(&mut self, id: ConnId, stream: Rc<TcpStream>, now_ms: u64) {
         let slot = id.slot as usize;
         if self.sockets.len() <= slot {
             self.sockets.resize_with(slot + 1, || None);
         }
         self.sockets[slot] =
             Some(Socket { stream, id, outbox: Outbox::default(), heard_ms: now_ms, closing: false, shut_down: false });
-        self.wheel.add(now_ms + idle_ms, ShardTimer::Idle(id));
     }
 
     /// The socket with this identity, if it is still open.
     pub fn socket(&mut self, id: ConnId) -> Option<&mut Socket> {
         self.sockets.get_mut(id.slot as usize)?.as_mut().filter(|socket| socket.id == id)
+    }
+
+    /// Slots of sockets from which nothing came since `since_ms`.
+    pub fn silent_since(&self, since_ms: u64) -> Vec<u32> {
+        let open = self.sockets.iter().flatten();
+        open.filter(|socket| socket.heard_ms <= since_ms && !socket.closing).map(|socket| socket.id.slot).collect()
     }
 
     /// Forgets a socket; its descriptor closes when the last task lets go of it.
