@@ -28,7 +28,12 @@ fn main() {
 }
 
 fn broadcast(frame: &Bytes) -> ToShard {
-    let mail = PeerMail::FanOut { room: RoomId::new(&[7; 32], "t1", false, "realtime:room1"), delivery: Delivery::Broadcast, v1: None, v2: Some(frame.clone()) };
+    let mail = PeerMail::FanOut {
+        room: RoomId::new(&[7; 32], "t1", false, "realtime:room1"),
+        delivery: Delivery::Broadcast,
+        v1: None,
+        v2: Some(frame.clone()),
+    };
     ToShard::Peer { from: 0, mail }
 }
 
