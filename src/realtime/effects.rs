@@ -10,7 +10,6 @@ use bytes::Bytes;
 
 use super::hub::ConnId;
 use super::room::{Delivery, RoomId};
-use super::tenant::TenantShared;
 use crate::protocol::phoenix::Vsn;
 
 /// One encoded WebSocket frame, shared by every outbox of the shard that carries it. The inner `Bytes` is what travels
@@ -97,8 +96,6 @@ pub enum PeerMail {
         room: RoomId,
         /// Full topic.
         topic: Arc<str>,
-        /// Tenant whose counters the diffs go to.
-        tenant: Arc<TenantShared>,
         /// Who tracks.
         seat: Seat,
         /// Presence key.

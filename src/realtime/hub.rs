@@ -272,8 +272,8 @@ impl Hub {
             PeerMail::FanOut { room, delivery, v1, v2 } => {
                 self.fan_out_local(room, delivery, FramePair { v1, v2 }, None, now, fx);
             }
-            PeerMail::Track { room, topic, tenant, seat, key, object, phx_ref } => {
-                self.presence_track(room, topic, tenant, seat, key, object, phx_ref, now, fx);
+            PeerMail::Track { room, topic, seat, key, object, phx_ref } => {
+                self.presence_track(room, topic, seat, key, object, phx_ref, now, fx);
             }
             PeerMail::Untrack { room, seat } => self.presence_untrack(room, seat, now, fx),
             PeerMail::StateRequest { room, channel, serial } => {

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use super::effects::{Effects, PeerMail};
 use super::hub::{Hub, Now};
+use crate::protocol::phoenix::Push;
 use crate::protocol::phoenix::encode::{self, Status};
 use crate::protocol::phoenix::json::write_string;
-use crate::protocol::phoenix::{Push, Vsn};
 use crate::telemetry::Code;
 
 /// Close codes the server sends on its own (15.1).
@@ -156,10 +156,5 @@ impl Hub {
         for slot in slots {
             self.close_socket(slot as u32, CloseCode::GoingAway, now, fx);
         }
-    }
-
-    /// Serializer of a socket; `None` for a slot that is not in use.
-    pub fn vsn(&self, slot: u32) -> Option<Vsn> {
-        self.conns.get(slot as usize).map(|conn| conn.vsn)
     }
 }

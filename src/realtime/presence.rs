@@ -126,7 +126,7 @@ impl Hub {
         let key = presence.key.get_or_insert_with(|| generated_key(fx.random())).clone();
         self.channel_reply(channel, push, Status::Ok, "{}", fx);
         let object = without_references(object);
-        self.post_to_owner(id, PeerMail::Track { room: id, topic, tenant: shared, seat, key, object, phx_ref }, now, fx);
+        self.post_to_owner(id, PeerMail::Track { room: id, topic, seat, key, object, phx_ref }, now, fx);
     }
 
     fn untrack<E: Effects>(&mut self, channel: u32, now: Now, fx: &mut E) {

@@ -14,7 +14,6 @@ use hashbrown::HashMap;
 use super::effects::{Effects, Seat, Timer};
 use super::hub::{Hub, Now};
 use super::room::{Delivery, RoomId};
-use super::tenant::TenantShared;
 use crate::protocol::phoenix::encode;
 use crate::protocol::phoenix::json::write_string;
 
@@ -36,7 +35,6 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct PresenceRoom {
     topic: Arc<str>,
-    tenant: Arc<TenantShared>,
     entries: HashMap<Seat, Entry>,
     next_order: u64,
     joins: Vec<(Box<str>, Arc<str>)>,
@@ -60,7 +58,6 @@ impl Hub {
         &mut self,
         id: RoomId,
         topic: Arc<str>,
-        tenant: Arc<TenantShared>,
         seat: Seat,
         key: Box<str>,
         object: Box<str>,
@@ -70,7 +67,6 @@ impl Hub {
     ) {
         let room = self.presence.entry(id).or_insert_with(|| PresenceRoom {
             topic,
-            tenant,
             entries: HashMap::new(),
             next_order: 0,
             joins: Vec::new(),
@@ -137,11 +133,6 @@ impl Hub {
     /// changes nothing for a client.
     pub(super) fn presence_state(&mut self, id: RoomId) -> Bytes {
         self.presence.get(&id).map_or_else(|| Bytes::from_static(b"{}"), |room| room.state().into())
-    }
-
-    /// Tenants whose presences this shard keeps, for inspection.
-    pub fn presence_count(&self, external_id: &str) -> usize {
-        self.presence.values().filter(|room| &*room.tenant.external_id == external_id).map(|room| room.entries.len()).sum()
     }
 }
 

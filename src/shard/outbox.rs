@@ -95,11 +95,6 @@ impl Outbox {
         self.bytes + self.queue.len() * FRAME_OVERHEAD_BYTES
     }
 
-    /// Whether nothing is queued.
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Queues a frame.
     pub fn push(&mut self, frame: &Frame, room: &mut WriteRoom) {
         if self.queue.capacity() == 0
