@@ -200,6 +200,23 @@ mod tests {
         }
     }
 
+    /// Wakes a parked thread, as an executor's waker does.
+    struct Unpark(std::thread::Thread);
+
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    fn block_on(future: impl Future<Output = ()>) {
+        let waker = Arc::new(Unpark(std::thread::current())).into();
+        let mut future = std::pin::pin!(future);
+        while future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            std::thread::park();
+        }
+    }
+
     #[test]
     fn order_survives_a_full_ring_and_excess_is_dropped() {
         let (mut ends, mut inboxes) = mesh::<u64>(1, 1, 4);
@@ -237,8 +254,7 @@ mod tests {
             })
             .collect();
         let mut sum = 0u64;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let watch = receiver.watch();
             let mut received = 0;
             while received < 2 * COUNT {

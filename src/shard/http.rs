@@ -12,6 +12,7 @@ use bytes::Bytes;
 use monoio::net::TcpStream;
 
 use super::connection::{Received, receive};
+use super::outbox::send;
 use super::{READ_BYTES_MAX, Shard, api, upgrade};
 use crate::mailbox::{Handoff, Permit};
 use crate::protocol::http1::{
@@ -300,18 +301,14 @@ async fn write_response(
 async fn write_all(shard: &Shard, stream: &TcpStream, mut bytes: &[u8]) -> bool {
     let write = async {
         while !bytes.is_empty() {
-            // SAFETY: the slice is live for the call; the descriptor is kept open by `stream`.
-            let sent = unsafe {
-                libc::send(stream.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-            };
-            match usize::try_from(sent) {
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock => {
+            match send(stream.as_raw_fd(), bytes) {
+                Ok(0) => {
                     if stream.writable(false).await.is_err() {
                         return false;
                     }
                 }
-                Err(_) => return false,
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(()) => return false,
             }
         }
         true

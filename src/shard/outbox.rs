@@ -178,7 +178,7 @@ impl Outbox {
 }
 
 /// One non-blocking `send`: 0 when the socket is full.
-fn send(fd: RawFd, bytes: &[u8]) -> Result<usize, ()> {
+pub(super) fn send(fd: RawFd, bytes: &[u8]) -> Result<usize, ()> {
     loop {
         // SAFETY: `bytes` is a live slice for the duration of the call and the kernel only reads it; `fd` is the open
         // descriptor of a socket that the caller's table owns.

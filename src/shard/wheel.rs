@@ -1,6 +1,6 @@
 //! Timer wheel of a shard: coarse, allocation-light, never cancelled.
 //!
-//! Holds everything a shard does later: token checks, back-offs, idle checks, presence batches. An entry fires at the first
+//! Holds everything a shard does later: token checks, back-offs, closing handshakes, presence batches. An entry fires at the first
 //! tick at or after its due time; entries further away than one turn of the wheel stay in their slot for another round.
 //! Whoever sets a timer recognises a stale one by its serial, so there is nothing to cancel. The number of entries is
 //! bounded by what sets them: a few per socket and channel.
