@@ -12,6 +12,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use ringcast::protocol::jwt::{ClaimValidators, Keys, sign_hs256};
 use ringcast::protocol::phoenix::Vsn;
+use ringcast::realtime::database::Question;
 use ringcast::realtime::tenant::{Limits, TenantConfig, TenantShared};
 use ringcast::realtime::{Effects, Frame, Hub, HubSettings, Now, OpenSocket, PeerMail, Timer, Token};
 use serde_json::json;
@@ -52,6 +53,8 @@ impl Effects for Counter {
 
     fn peer(&mut self, _shard: u16, _mail: PeerMail) {}
 
+    fn ask(&mut self, _question: Question) {}
+
     fn random(&mut self) -> [u8; 16] {
         self.random += 1;
         self.random.to_le_bytes()
@@ -82,6 +85,7 @@ impl Bench {
             suspended: false,
             private_only: false,
             presence_enabled: false,
+            has_database: false,
             limits: Limits {
                 concurrent_users_max: i64::MAX,
                 channels_per_client_max: i64::MAX,
@@ -99,7 +103,7 @@ impl Bench {
     }
 
     fn open(&mut self, vsn: Vsn) -> u32 {
-        self.hub.open(OpenSocket { tenant: 0, vsn, token: self.token.clone() }).slot
+        self.hub.open(OpenSocket { tenant: 0, vsn, token: self.token.clone(), headers: None }).slot
     }
 
     fn text(&mut self, slot: u32, message: &str) {

@@ -9,6 +9,7 @@
 //! | [`mailbox`] | the only way between threads |
 //! | [`realtime`] | product rules, pure |
 //! | [`protocol`] | bytes ⇄ meaning, pure |
+//! | [`local_postgres`] | a private Postgres for development and tests |
 //! | [`telemetry`], [`config`], [`base`] | logs and metrics, settings, clock and the like |
 //!
 //! Dependencies point downwards in this list; `docs/ARCHITECTURE.md` walks from accept to fan-out.
@@ -18,6 +19,7 @@ pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod local_postgres;
 pub mod mailbox;
 pub mod protocol;
 pub mod realtime;

@@ -3,6 +3,7 @@
 //! Everything that can fail at start fails here, before the first connection is accepted: configuration, state folder,
 //! store, keys, ports. The control plane runs on the calling thread; each shard gets a thread of its own.
 
+mod development;
 mod limits;
 mod listener;
 mod state;
@@ -16,24 +17,44 @@ use crate::cli::welcome;
 use crate::config::{Config, Driver};
 use crate::control::api::ApiSettings;
 use crate::control::tenants::TenantDefaults;
-use crate::control::{self, ControlPlan, Registry};
+use crate::control::{self, ControlPlan};
 use crate::mailbox::{self, ToControl, ToShard};
 use crate::protocol::jwt::ClaimValidators;
 use crate::realtime::HubSettings;
 use crate::shard::{self, DriverKind, ShardPlan};
 use crate::telemetry::{ShardCounters, logs};
+use development::Development;
 
-/// Runs the server until a signal ends it. With `welcome`, prints how to use it.
+/// How the server is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As a service.
+    Service,
+    /// For a developer: the development tenant is made anew, with a private Postgres where there is one, and the terminal is
+    /// told how to use it.
+    Development {
+        /// Start a private Postgres.
+        with_postgres: bool,
+    },
+}
+
+/// Runs the server until a signal ends it.
 ///
 /// # Errors
 /// One sentence that says what prevented the start.
-pub fn serve(config: Config, welcome: bool) -> Result<(), String> {
+pub fn serve(config: Config, mode: Mode) -> Result<(), String> {
     let _logs = logs::init(&config)?;
     limits::raise_open_files(&config);
     let allowed = cpuset::allowed().map_err(|error| format!("the allowed CPUs cannot be read: {error}"))?;
     let cores = config.core_plan(&allowed).map_err(|error| error.to_string())?.shard_cores;
     let driver = choose_driver(config.driver)?;
-    let (store, cipher) = state::open(&config, welcome)?;
+    let runtime = control::runtime().map_err(|error| format!("the control thread cannot run: {error}"))?;
+    let development = match mode {
+        Mode::Service => None,
+        Mode::Development { with_postgres } => Some(Development::start(&config, &runtime, with_postgres)),
+    };
+    let database = development.as_ref().and_then(|development| development.database.as_ref());
+    let (store, cipher) = runtime.block_on(state::open(&config, development.is_some(), database))?;
     let listeners = listener::bind_all(&config, cores.len(), driver)?;
     let port = listeners[0].local_addr().map_err(|error| error.to_string())?.port();
 
@@ -82,19 +103,20 @@ pub fn serve(config: Config, welcome: bool) -> Result<(), String> {
         threads.push(thread.map_err(|error| format!("a shard thread cannot be started: {error}"))?);
     }
     tracing::info!("listening on port {port} with {shards} shards on cores {cores:?}, {driver:?}");
-    if welcome {
-        print!("{}", welcome::banner(&config, port));
+    if let Some(development) = &development {
+        print!("{}", welcome::banner(&config, port, development.database.is_some(), &development.note));
     }
 
     let plan = ControlPlan {
         api: api_settings(&config)?,
-        registry: Registry::new(store, cipher, &config, shards),
+        store,
+        cipher,
         inbox: control_inbox.remove(0),
         shards: from_control,
         counters,
         config,
     };
-    control::run(plan).map_err(|error| format!("the control thread cannot run: {error}"))
+    control::run(&runtime, plan).map_err(|error| format!("the control thread cannot run: {error}"))
 }
 
 fn choose_driver(wanted: Driver) -> Result<DriverKind, String> {

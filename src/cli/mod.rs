@@ -15,7 +15,7 @@ use std::{io::Write as _, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    boot,
+    boot::{self, Mode},
     config::{Config, FlagValue},
     control::tenants::seed::{DEFAULT_EXTERNAL_ID, WELL_KNOWN_SECRET},
 };
@@ -44,7 +44,7 @@ enum Command {
     Serve(ServerFlags),
     /// Run the server for local development: loopback only, known secrets, a welcome.
     #[command(after_help = DEV_EXAMPLES)]
-    Dev(ServerFlags),
+    Dev(DevFlags),
     /// Report what the kernel, the limits and the configuration allow, and how to fix it.
     Check(check::CheckFlags),
     /// Make a JWT for a client.
@@ -63,9 +63,21 @@ const DEV_EXAMPLES: &str = "\
 Examples:
   ringcast dev
   ringcast dev --port 4100
+  ringcast dev --no-postgres
 
-Differs from `serve` only in what is not set otherwise: RINGCAST_BIND is 127.0.0.1, API_JWT_SECRET
-and METRICS_JWT_SECRET are the publicly known development secret, lines are text.";
+Differs from `serve` in what is not set otherwise: RINGCAST_BIND is 127.0.0.1, API_JWT_SECRET and
+METRICS_JWT_SECRET are the publicly known development secret, lines are text. Where Postgres
+programs are on the machine (RINGCAST_POSTGRES_BIN names their folder), a private instance is kept
+in the state folder and given to the development tenant; it stops with the server.";
+
+#[derive(Debug, Default, Args)]
+struct DevFlags {
+    #[command(flatten)]
+    server: ServerFlags,
+    /// Do not start a private Postgres: Broadcast and Presence on public channels only
+    #[arg(long)]
+    no_postgres: bool,
+}
 
 #[derive(Debug, Default, Args)]
 struct ServerFlags {
@@ -102,14 +114,14 @@ pub fn run() -> ExitCode {
 
 fn serve(flags: &ServerFlags) -> Result<(), String> {
     let config = Config::from_process_with(&flags.values()).map_err(|e| e.to_string())?;
-    boot::serve(config, false)
+    boot::serve(config, Mode::Service)
 }
 
-fn dev(flags: &ServerFlags) -> Result<(), String> {
-    let mut values = flags.values();
+fn dev(flags: &DevFlags) -> Result<(), String> {
+    let mut values = flags.server.values();
     values.extend(dev_defaults());
     let config = Config::from_process_with(&values).map_err(|e| e.to_string())?;
-    boot::serve(config, true)
+    boot::serve(config, Mode::Development { with_postgres: !flags.no_postgres })
 }
 
 /// Settings of `ringcast dev` that neither the environment nor the profile makes.

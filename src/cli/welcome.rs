@@ -5,8 +5,10 @@
 
 use crate::{base::clock, config::Config, control::tenants::seed::WELL_KNOWN_SECRET};
 
-/// The whole banner. `port` is the one that is really listened on.
-pub fn banner(config: &Config, port: u16) -> String {
+/// The whole banner. `port` is the one that is really listened on, `database` says where the tenant's database is, or why
+/// there is none.
+pub fn banner(config: &Config, port: u16, has_database: bool, database: &str) -> String {
+    let with_database = if has_database { "on" } else { "off: no database" };
     let secret = config.api_jwt_secret.as_deref();
     let secret = secret.unwrap_or(WELL_KNOWN_SECRET);
     let token = super::token::anon(secret, clock::unix_secs());
@@ -28,7 +30,10 @@ pub fn banner(config: &Config, port: u16) -> String {
          \n\
          \x20 Broadcast         on\n\
          \x20 Presence          on\n\
+         \x20 Private channels  {with_database}\n\
+         \x20 Broadcast by SQL  {with_database}\n\
          \x20 Postgres Changes  off (not in this version)\n\
+         \x20 Database          {database}\n\
          \n\
          \x20 anon token of tenant {tenant} (valid for a year; ringcast token makes others):\n\
          \x20 {token}\n\
@@ -50,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_banner_names_url_tenant_token_and_features() {
-        let text = banner(&Config::defaults(), 4123);
+        let text = banner(&Config::defaults(), 4123, false, "none: no Postgres");
         assert!(text.contains("ws://realtime-dev.localhost:4123/socket\n"));
         assert!(text.contains("\n  eyJ"), "a token on its own line");
         assert!(text.contains("Postgres Changes  off"));
@@ -63,10 +68,10 @@ mod tests {
             "SELF_HOST_TENANT_NAME" => Some("shop".to_owned()),
             _ => None,
         };
-        let text = banner(&Config::load(&env, None).expect("valid"), 4000);
+        let text = banner(&Config::load(&env, None).expect("valid"), 4000, true, "here");
         assert!(text.contains("ws://shop.localhost:4000/socket"));
         let env = |name: &str| (name == "RINGCAST_LOOPBACK_TENANT").then(|| "realtime-dev".to_owned());
-        let text = banner(&Config::load(&env, None).expect("valid"), 4000);
+        let text = banner(&Config::load(&env, None).expect("valid"), 4000, true, "here");
         assert!(text.contains("ws://localhost:4000/socket"));
     }
 }

@@ -284,6 +284,22 @@ knobs! {
     /// W3C baggage entry used as request id.
     request_id_baggage_key = "REQUEST_ID_BAGGAGE_KEY", Both, Kind::Text, "request-id", Keep;
 
+    // Tenant databases
+    /// Appended with `_` to the names of replication slots: one value per deployment that shares a Postgres cluster.
+    slot_name_suffix = "SLOT_NAME_SUFFIX", Environment, Kind::Text, "", Keep;
+    /// Bytes of WAL a slot may hold back before it is dropped and made anew; 0 leaves it to max_slot_wal_keep_size.
+    slot_lag_bytes_max = "RINGCAST_SLOT_LAG_BYTES_MAX", Both, int(0, 1_099_511_627_776), "1073741824", Own;
+    /// How often the use of a tenant's database is looked at, in ms; after twelve looks without users it is disconnected.
+    database_check_ms = "RINGCAST_DATABASE_CHECK_MS", Both, int(10, DAY_MS), "60000", Own;
+    /// How often the replication stream of a tenant is checked from the outside, in ms.
+    stream_check_ms = "RINGCAST_STREAM_CHECK_MS", Both, int(10, DAY_MS), "300000", Own;
+    /// Drop partitions of realtime.messages after 72 hours; new ones are made in any case.
+    run_janitor = "RUN_JANITOR", Environment, Kind::Bool, "true", Adapt;
+    /// How often partitions are made and dropped, in ms.
+    janitor_schedule_timer_ms = "JANITOR_SCHEDULE_TIMER_IN_MS", Environment, int(1, DAY_MS), "14400000", Keep;
+    /// Add 1 to 59 random minutes to each such period.
+    janitor_schedule_randomize = "JANITOR_SCHEDULE_RANDOMIZE", Environment, Kind::Bool, "true", Keep;
+
     // Tenant registry database
     /// Host of the registry database; unset uses the embedded store.
     db_host = "DB_HOST", Environment, Kind::Text, "", Keep;

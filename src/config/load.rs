@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::{
-    Config, RegistryDatabase, TenantLimitDefaults, accepted,
+    Config, RegistryDatabase, TenantDatabaseSettings, TenantLimitDefaults, accepted,
     error::ConfigError,
     knobs::{Id, knob},
     resolve::{FlagValue, Settings},
@@ -96,6 +96,7 @@ impl Config {
             },
             disable_healthcheck_logging: s.boolean(Id::disable_healthcheck_logging)?,
             request_id_baggage_key: required(s, Id::request_id_baggage_key),
+            tenant_database: tenant_database(s)?,
             db: registry_database(s)?,
             warnings: Vec::new(),
             inert: Vec::new(),
@@ -173,6 +174,18 @@ fn tenant_defaults(s: &Settings) -> Result<TenantLimitDefaults, ConfigError> {
         max_joins_per_second: s.int(Id::tenant_max_joins_per_second)?,
         max_channels_per_client: s.int(Id::tenant_max_channels_per_client)?,
         max_bytes_per_second: s.int(Id::tenant_max_bytes_per_second)?,
+    })
+}
+
+fn tenant_database(s: &Settings) -> Result<TenantDatabaseSettings, ConfigError> {
+    Ok(TenantDatabaseSettings {
+        slot_name_suffix: s.parse(Id::slot_name_suffix, values::parse_slot_suffix)?,
+        slot_lag_bytes_max: s.int(Id::slot_lag_bytes_max)?,
+        check_ms: s.int(Id::database_check_ms)?,
+        stream_check_ms: s.int(Id::stream_check_ms)?,
+        drop_partitions: s.boolean(Id::run_janitor)?,
+        partitions_ms: s.int(Id::janitor_schedule_timer_ms)?,
+        partitions_randomized: s.boolean(Id::janitor_schedule_randomize)?,
     })
 }
 

@@ -151,6 +151,9 @@ pub struct Config {
     /// Baggage entry used as request id.
     pub request_id_baggage_key: String,
 
+    /// How the databases of tenants are used.
+    pub tenant_database: TenantDatabaseSettings,
+
     /// The tenant registry's own database.
     pub db: RegistryDatabase,
 
@@ -175,6 +178,25 @@ pub struct TenantLimitDefaults {
     pub max_channels_per_client: u64,
     /// Stored, never enforced.
     pub max_bytes_per_second: u64,
+}
+
+/// Use of tenant databases (operations 2.6, 2.7, 5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantDatabaseSettings {
+    /// Lower-case letters, digits and underscores.
+    pub slot_name_suffix: Option<String>,
+    /// WAL bytes a slot may hold back; 0: no bound of ours.
+    pub slot_lag_bytes_max: u64,
+    /// Period of the look at its users.
+    pub check_ms: u64,
+    /// Period of the check of the replication stream.
+    pub stream_check_ms: u64,
+    /// Drop old partitions.
+    pub drop_partitions: bool,
+    /// Period of partition housekeeping.
+    pub partitions_ms: u64,
+    /// Add up to an hour to that period.
+    pub partitions_randomized: bool,
 }
 
 /// How to reach the registry database (operations 2.2); `host` unset means the embedded store.

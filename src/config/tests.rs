@@ -259,7 +259,7 @@ fn vm_variables_are_silent_but_still_checked() {
 fn variables_of_absent_features_warn() {
     let config = env(&[("METRICS_PUSHER_ENABLED", "true")]);
     assert!(config.warnings[0].starts_with("METRICS_PUSHER_ENABLED"));
-    assert!(refused(&[("RUN_JANITOR", "maybe")]).starts_with("RUN_JANITOR: "));
+    assert!(refused(&[("METRICS_PUSHER_COMPRESS", "maybe")]).starts_with("METRICS_PUSHER_COMPRESS: "));
     assert!(refused(&[("REGION_MAPPING", "[]")]).starts_with("REGION_MAPPING: "));
     let half = refused(&[("HTTP_DYNAMIC_BUFFER_MAX", "1024")]);
     assert!(half.contains("set together"), "{half}");

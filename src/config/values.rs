@@ -7,6 +7,17 @@
 
 use std::{fmt, net::IpAddr, ops::Deref};
 
+/// A part of replication slot names, whose alphabet Postgres restricts; short enough to leave room for the rest of the name.
+pub(super) fn parse_slot_suffix(text: &str) -> Result<String, String> {
+    const BYTES_MAX: usize = 30;
+    let fits = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if fits && text.len() <= BYTES_MAX {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must be at most {BYTES_MAX} lower-case letters, digits and underscores"))
+    }
+}
+
 /// Address family of the listener (`REALTIME_IP_VERSION`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IpVersion {

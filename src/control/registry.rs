@@ -1,4 +1,4 @@
-//! Tenants in use: loads them from the store, keeps their settings and counters, and ticks their rates.
+//! Tenants in use: their settings as the shards know them, their counters, and the ticks of their rates.
 //!
 //! Owned by the control thread. A tenant enters when a shard first asks for it and leaves when it is deleted. Shards hold
 //! the same `Arc`s; a change replaces the settings and is told to all of them before the request that made it is answered.
@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::tenants::{Cipher, CipherError, StoreError, Tenant, TenantStore};
+use super::tenants::{Cipher, CipherError, StoreError, Tenant};
 use crate::config::Config;
+use crate::mailbox::TenantNews;
 use crate::realtime::rates::{Restart, TenantRates, Triggered};
 use crate::realtime::tenant::{Limits, TenantConfig, TenantShared};
 use crate::telemetry::Code;
 
 /// A tenant in use.
 pub struct Entry {
+    /// The record the settings were made of.
+    pub tenant: Tenant,
     /// Settings.
     pub config: Arc<TenantConfig>,
     /// Counters.
@@ -22,12 +25,20 @@ pub struct Entry {
     rates: TenantRates,
 }
 
-/// Tenants in use and where they come from.
+impl Entry {
+    /// What the shards have to know.
+    pub fn news(&self, disconnect: bool) -> TenantNews {
+        TenantNews {
+            external_id: self.config.external_id.clone(),
+            config: Some(self.config.clone()),
+            shared: self.shared.clone(),
+            disconnect,
+        }
+    }
+}
+
+/// Tenants in use.
 pub struct Registry {
-    /// The store.
-    pub store: TenantStore,
-    /// Cipher of its secrets.
-    pub cipher: Cipher,
     shards: usize,
     presence_pushes_default: u32,
     presence_window_ms_default: u64,
@@ -53,11 +64,9 @@ impl std::fmt::Display for LoadError {
 }
 
 impl Registry {
-    /// A registry over a store, for a process with this many shards.
-    pub fn new(store: TenantStore, cipher: Cipher, config: &Config, shards: usize) -> Self {
+    /// No tenants yet, for a process with this many shards.
+    pub fn new(config: &Config, shards: usize) -> Self {
         Self {
-            store,
-            cipher,
             shards,
             presence_pushes_default: config.client_presence_max_calls,
             presence_window_ms_default: config.client_presence_window_ms,
@@ -65,32 +74,45 @@ impl Registry {
         }
     }
 
-    /// A tenant, loaded when it is not in use yet; `None` when there is no such tenant.
-    ///
-    /// # Errors
-    /// [`LoadError`] when store or keys fail.
-    pub fn load(&mut self, external_id: &str, now_ms: u64) -> Result<Option<&Entry>, LoadError> {
-        if !self.entries.contains_key(external_id) {
-            let Some(tenant) = self.store.get(external_id).map_err(LoadError::Store)? else { return Ok(None) };
-            let config = Arc::new(self.settings(&tenant)?);
-            let shared = Arc::new(TenantShared::new(config.external_id.clone(), self.shards));
-            self.entries.insert(external_id.to_owned(), Entry { config, shared, rates: TenantRates::new(now_ms) });
-        }
-        Ok(self.entries.get(external_id))
+    /// A tenant in use.
+    pub fn get(&self, external_id: &str) -> Option<&Entry> {
+        self.entries.get(external_id)
     }
 
-    /// Reads a changed tenant again and restarts the counters whose limits changed.
+    /// Takes a record into use. What is there already stays: it is at least as new as a record that was just read.
     ///
     /// # Errors
-    /// [`LoadError`] when store or keys fail.
-    pub fn reload(&mut self, external_id: &str, restart: Restart, now_ms: u64) -> Result<Option<&Entry>, LoadError> {
-        let Some(tenant) = self.store.get(external_id).map_err(LoadError::Store)? else { return Ok(None) };
-        let config = Arc::new(self.settings(&tenant)?);
-        if let Some(entry) = self.entries.get_mut(external_id) {
-            entry.config = config;
-            entry.rates.restart(restart, &entry.shared, now_ms);
+    /// When its secrets cannot be decrypted.
+    pub fn enter(&mut self, tenant: Tenant, cipher: &Cipher, now_ms: u64) -> Result<&Entry, LoadError> {
+        let external_id = tenant.external_id.clone();
+        if !self.entries.contains_key(&external_id) {
+            let config = Arc::new(self.settings(&tenant, cipher)?);
+            let shared = Arc::new(TenantShared::new(config.external_id.clone(), self.shards));
+            self.entries.insert(external_id.clone(), Entry { tenant, config, shared, rates: TenantRates::new(now_ms) });
         }
-        self.load(external_id, now_ms)
+        Ok(&self.entries[&external_id])
+    }
+
+    /// Replaces the record of a tenant in use and restarts the counters whose limits changed; `None` when it is not in use.
+    ///
+    /// # Errors
+    /// When its secrets cannot be decrypted.
+    pub fn replace(
+        &mut self,
+        tenant: Tenant,
+        cipher: &Cipher,
+        restart: Restart,
+        now_ms: u64,
+    ) -> Result<Option<&Entry>, LoadError> {
+        if !self.entries.contains_key(&tenant.external_id) {
+            return Ok(None);
+        }
+        let config = Arc::new(self.settings(&tenant, cipher)?);
+        let entry = self.entries.get_mut(&tenant.external_id).expect("it was there above");
+        entry.config = config;
+        entry.tenant = tenant;
+        entry.rates.restart(restart, &entry.shared, now_ms);
+        Ok(Some(entry))
     }
 
     /// Forgets a deleted tenant.
@@ -101,11 +123,6 @@ impl Registry {
     /// Tenants in use.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
-    }
-
-    /// The counters of a tenant in use.
-    pub fn shared(&self, external_id: &str) -> Option<&Arc<TenantShared>> {
-        self.entries.get(external_id).map(|entry| &entry.shared)
     }
 
     /// Ticks every counter that is due and logs limiters that became triggered.
@@ -120,15 +137,16 @@ impl Registry {
         }
     }
 
-    fn settings(&self, tenant: &Tenant) -> Result<TenantConfig, LoadError> {
+    fn settings(&self, tenant: &Tenant, cipher: &Cipher) -> Result<TenantConfig, LoadError> {
         // Non-positive counts as not set (operations 3.1).
         let positive = |value: Option<i32>| value.filter(|value| *value > 0).and_then(|value| u32::try_from(value).ok());
         Ok(TenantConfig {
             external_id: tenant.external_id.as_str().into(),
-            keys: tenant.keys(&self.cipher).map_err(LoadError::Cipher)?,
+            keys: tenant.keys(cipher).map_err(LoadError::Cipher)?,
             suspended: tenant.suspend,
             private_only: tenant.private_only,
             presence_enabled: tenant.presence_enabled,
+            has_database: tenant.database().is_some(),
             limits: Limits {
                 concurrent_users_max: tenant.max_concurrent_users.into(),
                 channels_per_client_max: tenant.max_channels_per_client.into(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Mail, Permit};
+use crate::realtime::database::{Answer, DatabaseRefusal, Permissions, Question, StoredMessage};
 use crate::realtime::tenant::{TenantConfig, TenantShared};
 use crate::realtime::{Delivery, PeerMail};
 
@@ -22,6 +23,15 @@ pub enum ToShard {
     },
     /// A socket that this shard should own.
     Handoff(Box<Handoff>),
+    /// Answer to a question of the shard's hub.
+    Answer(Answer),
+    /// Rows of a tenant's database, in commit order, for whoever is in their rooms.
+    Stored {
+        /// The tenant's counters.
+        shared: Arc<TenantShared>,
+        /// The rows.
+        messages: Vec<StoredMessage>,
+    },
     /// Settings of a tenant were loaded or changed.
     Tenant(TenantNews),
     /// Answer to a [`ToControl`] request.
@@ -37,7 +47,7 @@ pub enum ToShard {
 
 impl Mail for ToShard {
     fn is_droppable(&self) -> bool {
-        matches!(self, Self::Peer { mail: PeerMail::FanOut { delivery: Delivery::Broadcast, .. }, .. })
+        matches!(self, Self::Peer { mail: PeerMail::FanOut { delivery: Delivery::Broadcast | Delivery::Stored(_), .. }, .. })
     }
 }
 
@@ -80,6 +90,13 @@ pub enum ToControl {
         /// Public name.
         external_id: String,
     },
+    /// A question to a tenant's database. Answered with [`ToShard::Answer`], or with [`Reply::Database`] where HTTP asks.
+    Ask {
+        /// Asking shard.
+        shard: u16,
+        /// The question.
+        question: Question,
+    },
     /// An HTTP request for the control plane.
     Http {
         /// Asking shard.
@@ -95,7 +112,7 @@ pub enum ToControl {
 
 impl Mail for ToControl {
     fn is_droppable(&self) -> bool {
-        // The asking connection answers 503 at its deadline.
+        // Whoever asks has a deadline of its own.
         !matches!(self, Self::Drained)
     }
 }
@@ -139,6 +156,8 @@ pub enum Reply {
         /// Body, may be empty.
         body: Bytes,
     },
+    /// Answer to a question.
+    Database(Result<Permissions, DatabaseRefusal>),
     /// The control plane failed; the text is for the log.
     Failed(String),
 }

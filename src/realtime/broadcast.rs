@@ -2,10 +2,12 @@
 //!
 //! Payload bytes are forwarded as they came. The sender's shard encodes once per serializer that has members anywhere.
 
+use super::database::StoredMessage;
 use super::effects::Effects;
 use super::hub::{Hub, Now};
 use super::payload_size;
 use super::room::{Delivery, RoomId};
+use super::tenant::TenantShared;
 use crate::protocol::phoenix::encode::{self, Status};
 use crate::protocol::phoenix::envelope::UserBody;
 use crate::protocol::phoenix::{Malformed, Payload, Push, Vsn};
@@ -19,7 +21,7 @@ pub enum Form {
     Binary,
 }
 
-/// A message from HTTP (or later the database), already authorised and validated.
+/// A message from HTTP or the database, already authorised and validated.
 #[derive(Debug, Clone, Copy)]
 pub struct Publication<'a> {
     /// Private or public room.
@@ -43,6 +45,9 @@ impl Hub {
         let (slot, ack) = (entry.conn, entry.ack);
         if Self::is_malformed_payload(&push.payload) {
             return self.note_malformed(slot, Malformed::Message("a broadcast payload must be an object"));
+        }
+        if !self.may_write(channel).broadcast {
+            return;
         }
         self.count_events(channel, 1);
         if self.too_large(slot, &push.payload) {
@@ -76,14 +81,37 @@ impl Hub {
         }
     }
 
-    /// Publishes a message that no socket sent. Counts one message.
-    pub fn publish<E: Effects>(&mut self, tenant: u32, publication: &Publication<'_>, now: Now, fx: &mut E) {
-        let shared = self.tenants[tenant as usize].shared.clone();
+    /// Publishes a message from HTTP. Counts one message.
+    pub fn publish<E: Effects>(&mut self, shared: &TenantShared, publication: &Publication<'_>, now: Now, fx: &mut E) {
+        self.send_to_room(shared, publication, Delivery::Broadcast, now, fx);
+    }
+
+    /// Publishes a row of the tenant's database (8.6), already checked against size and rate. Counts one message.
+    pub fn publish_stored<E: Effects>(&mut self, shared: &TenantShared, message: &StoredMessage, now: Now, fx: &mut E) {
+        let publication = Publication {
+            private: message.private,
+            sub_topic: &message.sub_topic,
+            event: &message.event,
+            metadata: &message.metadata(false),
+            body: message.body.as_user_body(),
+            form: Form::Binary,
+        };
+        self.send_to_room(shared, &publication, Delivery::Stored(message.id), now, fx);
+    }
+
+    fn send_to_room<E: Effects>(
+        &mut self,
+        shared: &TenantShared,
+        publication: &Publication<'_>,
+        delivery: Delivery,
+        now: Now,
+        fx: &mut E,
+    ) {
         shared.cell(self.settings.shard).events.add(1);
         self.stats.broadcasts += 1;
         let topic = format!("realtime:{}", publication.sub_topic);
-        let topic_json = serde_json::to_string(&topic).expect("a string always encodes");
         let id = RoomId::new(&self.settings.room_secret, &shared.external_id, publication.private, &topic);
+        let topic_json = serde_json::to_string(&topic).expect("a string always encodes");
         let Publication { event, metadata, body, form, .. } = *publication;
         let frames = self.encode_for(id, |vsn| match (vsn, form, body) {
             (Vsn::V2, Form::Binary, _) | (Vsn::V1, _, UserBody::Binary(_)) => {
@@ -92,6 +120,6 @@ impl Hub {
             (_, _, UserBody::Json(json)) => Some(encode::user_text(vsn, &topic_json, event, metadata, json)),
             (Vsn::V2, Form::Text, UserBody::Binary(_)) => None,
         });
-        self.fan_out(id, Delivery::Broadcast, frames, None, now, fx);
+        self.fan_out(id, delivery, frames, None, now, fx);
     }
 }

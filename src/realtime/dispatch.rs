@@ -41,11 +41,16 @@ impl Hub {
         if self.conns[slot as usize].held.is_some() && self.hold_message(slot, topic, binary, data) {
             return;
         }
-        self.route(slot, topic, &push, now, fx);
+        let channel = self.find_channel(slot, topic);
+        if let Some(channel) = channel
+            && self.defer(channel, &push, (binary, data), now, fx)
+        {
+            return;
+        }
+        self.route(slot, channel, topic, &push, now, fx);
     }
 
-    fn route<E: Effects>(&mut self, slot: u32, topic: &str, push: &Push<'_>, now: Now, fx: &mut E) {
-        let channel = self.find_channel(slot, topic);
+    fn route<E: Effects>(&mut self, slot: u32, channel: Option<u32>, topic: &str, push: &Push<'_>, now: Now, fx: &mut E) {
         match (&*push.event, channel) {
             ("phx_join", _) if topic.starts_with(TOPIC_PREFIX) => self.join(slot, channel, topic, push, now, fx),
             ("phx_leave", None) => self.reply_with(slot, &push.join_ref, push, Status::Ok, "{}", fx),

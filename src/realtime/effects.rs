@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::database::{Asker, Question};
 use super::hub::ConnId;
 use super::room::{Delivery, RoomId};
 use crate::protocol::phoenix::Vsn;
@@ -26,6 +27,8 @@ pub trait Effects {
     fn timer(&mut self, due_ms: u64, timer: Timer);
     /// Hands mail to another shard; order per pair of shards is kept.
     fn peer(&mut self, shard: u16, mail: PeerMail);
+    /// Asks the tenant's database; answered through [`super::Hub::answered`], or not at all.
+    fn ask(&mut self, question: Question);
     /// Sixteen unpredictable bytes.
     fn random(&mut self) -> [u8; 16];
 }
@@ -37,8 +40,8 @@ pub enum Timer {
     JoinBackoff {
         /// Socket of the join.
         conn: ConnId,
-        /// Number of the refusal on that socket.
-        serial: u32,
+        /// Number of the held join.
+        serial: u64,
     },
     /// The token of a channel has to be verified again (13.4).
     TokenCheck {
@@ -47,13 +50,17 @@ pub enum Timer {
         /// Serial of the channel.
         serial: u64,
     },
-    /// `replication_ready` was not reached in time (7.4).
-    ReplicationDeadline {
+    /// Look whether the stream of database broadcasts is up (7.4).
+    ReplicationCheck {
         /// Slot of the channel.
         channel: u32,
         /// Serial of the channel.
         serial: u64,
+        /// When to give up, monotonic milliseconds.
+        until_ms: u64,
     },
+    /// A question to the database should have been answered by now.
+    AnswerDeadline(Asker),
     /// The presence changes gathered for a room are due.
     PresenceFlush(RoomId),
 }

@@ -10,10 +10,12 @@ use hashbrown::HashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::database::{Answer, DatabaseRefusal};
 use super::effects::{Effects, PeerMail, Seat, Timer};
-use super::join::HeldJoins;
+use super::held::HeldJoins;
 use super::presence::ChannelPresence;
 use super::presence_room::PresenceRoom;
+use super::private::PrivateChannel;
 use super::room::{FramePair, Interest, Room, RoomId};
 use super::tenant::{TenantConfig, TenantShared};
 use super::token::Token;
@@ -114,8 +116,10 @@ pub(super) struct Conn {
     pub had_channels: bool,
     pub channels: SmallVec<[ChannelRef; 1]>,
     pub token: Token,
-    /// Refused joins that wait for their answer, with what was sent to their topics meanwhile.
+    /// Joins without a reply yet, with what was sent to their topics meanwhile.
     pub held: Option<Box<HeldJoins>>,
+    /// JSON object text of the upgrade's `x-` headers, for policies.
+    pub headers: Option<Arc<str>>,
 }
 
 /// One joined channel.
@@ -136,6 +140,8 @@ pub(super) struct Channel {
     /// When the armed timer fires; a later check re-arms it then instead of adding another.
     pub token_timer_ms: u64,
     pub presence: Option<Box<ChannelPresence>>,
+    /// `None` on public channels.
+    pub private: Option<Box<PrivateChannel>>,
 }
 
 /// What the shard knows about a socket whose upgrade succeeded.
@@ -147,6 +153,8 @@ pub struct OpenSocket {
     pub vsn: Vsn,
     /// Connection token.
     pub token: Token,
+    /// JSON object text of the `x-` headers that policies may see, where the tenant has policies.
+    pub headers: Option<Arc<str>>,
 }
 
 /// The core of one shard.
@@ -243,6 +251,7 @@ impl Hub {
             channels: SmallVec::new(),
             token: socket.token,
             held: None,
+            headers: socket.headers,
         }) as u32;
         ConnId { slot, generation }
     }
@@ -289,10 +298,13 @@ impl Hub {
         match timer {
             Timer::JoinBackoff { conn, serial } => self.answer_held_join(conn, serial, now, fx),
             Timer::TokenCheck { channel, serial } if self.channel_is(channel, serial) => self.check_token(channel, now, fx),
-            Timer::ReplicationDeadline { channel, serial } if self.channel_is(channel, serial) => {
-                self.stop_channel(channel, "Replication connection was not established in time", now, fx);
+            Timer::ReplicationCheck { channel, serial, until_ms } if self.channel_is(channel, serial) => {
+                self.check_replication(channel, until_ms, now, fx);
             }
-            Timer::TokenCheck { .. } | Timer::ReplicationDeadline { .. } => {}
+            Timer::TokenCheck { .. } | Timer::ReplicationCheck { .. } => {}
+            Timer::AnswerDeadline(asker) => {
+                self.answered(Answer { asker, outcome: Err(DatabaseRefusal::Initializing) }, now, fx);
+            }
             Timer::PresenceFlush(room) => self.presence_flush(room, now, fx),
         }
     }

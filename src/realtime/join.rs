@@ -1,75 +1,34 @@
 //! Joining a topic: the checks in their order, the reply, and what follows it (sections 4.4, 4.5, 5, 6, 7).
 //!
-//! A refused join is answered after a delay. Only that topic waits: everything the client sends to it meanwhile is held
-//! back and handled after the reply, in order; other topics of the socket go on.
+//! What only the database can say is asked before the reply; a join that needs nothing of it is answered at once.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
+use super::admission::JoinOrder;
+use super::database::{Answer, Ask, Asker, DatabaseRefusal, Permissions, Question, StoredMessage};
 use super::dispatch::topic_hash;
 use super::effects::{Effects, PeerMail, Timer};
+use super::held::ReplyTo;
 use super::hub::{Channel, ChannelRef, ConnId, Hub, Now};
-use super::join_request::{JoinRequest, legacy_entry};
-use super::lifecycle::CloseCode;
+use super::join_request::{JoinRequest, ReplayRequest};
 use super::presence::ChannelPresence;
+use super::private::PrivateChannel;
 use super::refusal::Refusal;
 use super::room::{Member, RoomId, sub_topic};
-use super::token::UsableToken;
 use crate::protocol::phoenix::encode::{self, Status};
 use crate::protocol::phoenix::{Payload, Push};
-use crate::telemetry::Code;
 
-/// Channels that no socket may exceed, whatever its tenant allows (6).
-const CHANNELS_HARD_MAX: usize = 99_999;
-
-/// Messages held for a topic whose refused join is not answered yet: the official client buffers 100 pushes itself.
-const HELD_MESSAGES_MAX: usize = 100;
-
-/// Bytes that one socket's refused joins may hold, answers and messages together; a client in good faith sends a few small
-/// pushes behind a join.
-const HELD_BYTES_MAX: usize = 256 * 1024;
-
-/// Refused joins of one socket that may wait at the same time; more are answered at once, so that nobody can use the delay
-/// to fill memory.
-const HELD_JOINS_MAX: usize = 1_000;
-
-/// How long `replication_ready` waits (7.4).
+/// How often `replication_ready` looks, and for how long (7.4).
+const REPLICATION_CHECK_MS: u64 = 500;
 const REPLICATION_READY_MS_MAX: u64 = 60_000;
 
-/// A refused join that waits for its answer.
-#[derive(Debug)]
-struct HeldJoin {
-    serial: u32,
-    topic: Box<str>,
-    reply: Bytes,
-    /// `phx_close` of the channel that the refused join replaced.
-    replaced: Option<Bytes>,
-    closes_socket: bool,
-    messages: VecDeque<(bool, Vec<u8>)>,
-}
+/// A question is answered within this time: longer than the control plane's own deadline, so that it only expires when the
+/// answer was lost.
+pub(super) const ANSWER_MS_MAX: u64 = 20_000;
 
-impl HeldJoin {
-    fn bytes(&self) -> usize {
-        let messages: usize = self.messages.iter().map(|(_, data)| data.len()).sum();
-        self.topic.len() + self.reply.len() + self.replaced.as_ref().map_or(0, Bytes::len) + messages
-    }
-}
-
-/// Refused joins of one socket, in order. Behind one pointer, since hardly any socket has some.
-#[derive(Debug, Default)]
-pub(super) struct HeldJoins {
-    joins: Vec<HeldJoin>,
-    bytes: usize,
-}
-
-/// A join that passed every check.
-struct Admission {
-    token: UsableToken,
-    presence_enabled: bool,
-}
+/// Told to channels that ask for row changes.
+const NO_POSTGRES_CHANGES: &str = "Postgres Changes are not available on this server";
 
 impl Hub {
     pub(super) fn join<E: Effects>(
@@ -81,8 +40,7 @@ impl Hub {
         now: Now,
         fx: &mut E,
     ) {
-        let conn = &self.conns[slot as usize];
-        let vsn = conn.vsn;
+        let vsn = self.conns[slot as usize].vsn;
         let replaced = existing.map(|channel| {
             let join_ref = self.channels[channel as usize].join_ref.clone();
             self.end_channel(channel, now, fx);
@@ -94,240 +52,245 @@ impl Hub {
         };
         let outcome = JoinRequest::parse(payload).and_then(|request| {
             self.log_invalid(slot, &request);
-            let admission = self.admit(slot, topic, &request, now)?;
-            Ok((request, admission))
+            self.admit(slot, topic, &request, push, now)
         });
         match outcome {
-            Ok((request, admission)) => {
-                let wants_state = admission.presence_enabled;
-                let channel = self.enter(slot, topic, push, &request, admission, replaced, now, fx);
-                self.follow_up(channel, &request, now, fx);
-                if wants_state {
-                    // Last, since it may end the channel.
-                    self.request_state(channel, now, fx);
+            Ok((mut order, ask)) => {
+                order.replaced = replaced;
+                match ask {
+                    None => self.enter(slot, *order, Permissions::default(), now, fx),
+                    Some(ask) => self.ask_before_entering(slot, order, ask, now, fx),
                 }
             }
-            Err(refusal) => self.refuse(slot, topic, push, &refusal, replaced, now, fx),
+            Err(refusal) => {
+                let to = ReplyTo { join_ref: &push.join_ref, reference: &push.reference, topic_json: &push.topic_json };
+                self.refuse(slot, topic, to, &refusal, replaced, <_>::default(), now, fx);
+            }
         }
     }
 
-    fn log_invalid(&self, slot: u32, request: &JoinRequest<'_>) {
-        if !request.invalid.is_empty() {
-            let tenant = &self.tenants[self.conns[slot as usize].tenant as usize].shared.external_id;
-            Code::InvalidJoinPayload.log(tenant, request.invalid.join(", "));
+    fn ask_before_entering<E: Effects>(&mut self, slot: u32, order: Box<JoinOrder>, ask: Ask, now: Now, fx: &mut E) {
+        let conn = &self.conns[slot as usize];
+        let id = ConnId { slot, generation: conn.generation };
+        let external_id = conn.shared.external_id.clone();
+        match self.hold_asking(slot, order) {
+            Ok(serial) => {
+                let asker = Asker::Join { conn: id, serial };
+                fx.timer(now.mono_ms + ANSWER_MS_MAX, Timer::AnswerDeadline(asker));
+                fx.ask(Question { external_id, asker, ask });
+            }
+            Err(order) => {
+                let refusal = Refusal::Database(DatabaseRefusal::PoolExhausted);
+                self.refuse_order(slot, *order, &refusal, <_>::default(), now, fx);
+            }
         }
     }
 
-    /// The checks of 5.4 in their order.
-    fn admit(&mut self, slot: u32, topic: &str, request: &JoinRequest<'_>, now: Now) -> Result<Admission, Refusal> {
-        if sub_topic(topic).is_empty() {
-            return Err(Refusal::TopicNameRequired);
+    fn refuse_order<E: Effects>(
+        &mut self,
+        slot: u32,
+        mut order: JoinOrder,
+        refusal: &Refusal,
+        messages: super::held::Messages,
+        now: Now,
+        fx: &mut E,
+    ) {
+        let replaced = order.replaced.take();
+        self.refuse(slot, &order.topic, order.reply_to(), refusal, replaced, messages, now, fx);
+    }
+
+    /// The answer to a question asked through [`Effects::ask`] by this hub.
+    pub fn answered<E: Effects>(&mut self, answer: Answer, now: Now, fx: &mut E) {
+        match answer.asker {
+            Asker::Join { conn, serial } => self.join_answered(conn, serial, answer.outcome, now, fx),
+            Asker::Channel { channel, serial, round } if self.channel_is(channel, serial) => {
+                self.channel_answered(channel, round, answer.outcome, now, fx);
+            }
+            Asker::Channel { .. } | Asker::Http(_) => {}
         }
+    }
+
+    fn join_answered<E: Effects>(
+        &mut self,
+        conn: ConnId,
+        serial: u64,
+        outcome: Result<Permissions, DatabaseRefusal>,
+        now: Now,
+        fx: &mut E,
+    ) {
+        let Some((order, messages)) = self.take_asking(conn, serial) else { return };
+        let slot = conn.slot;
+        match self.judge(slot, &order, outcome) {
+            Ok(permissions) => {
+                self.enter(slot, *order, permissions, now, fx);
+                self.handle_held(slot, messages, now, fx);
+            }
+            Err(refusal) => self.refuse_order(slot, *order, &refusal, messages, now, fx),
+        }
+    }
+
+    /// The checks of 5.4 that need the answer.
+    fn judge(&self, slot: u32, order: &JoinOrder, outcome: Result<Permissions, DatabaseRefusal>) -> Result<Permissions, Refusal> {
         if self.draining {
             return Err(Refusal::Restarting);
         }
-        let conn = &self.conns[slot as usize];
-        let tenant = &self.tenants[conn.tenant as usize];
-        let config = tenant.config.clone().ok_or(Refusal::TenantNotFound)?;
-        if config.private_only && !request.private {
-            return Err(Refusal::PrivateOnly);
+        if self.tenants[self.conns[slot as usize].tenant as usize].config.is_none() {
+            return Err(Refusal::TenantNotFound);
         }
-        if !conn.counted && tenant.shared.users() >= config.limits.concurrent_users_max {
-            return Err(Refusal::TooManyUsers);
+        let sub_topic = || Box::from(sub_topic(&order.topic));
+        let permissions = outcome.map_err(|refusal| match refusal {
+            DatabaseRefusal::RlsPolicy(detail) => Refusal::PolicyError(sub_topic(), detail),
+            other => Refusal::Database(other),
+        })?;
+        if !order.private {
+            return if order.replay.is_present() { Err(Refusal::ReplayOnPublic) } else { Ok(permissions) };
         }
-        if tenant.shared.joins_triggered.load(Ordering::Relaxed) {
-            return Err(Refusal::TooManyJoins);
+        let allowed = if order.replay.is_present() { permissions.read.broadcast } else { permissions.read.any() };
+        if !allowed {
+            return Err(Refusal::Unauthorized(sub_topic()));
         }
-        tenant.shared.cell(self.settings.shard).joins.add(1);
-        let channels = conn.channels.len();
-        if channels >= CHANNELS_HARD_MAX {
-            return Err(Refusal::HardChannelLimit);
+        if order.replay == ReplayRequest::Invalid {
+            return Err(Refusal::ReplayInvalid);
         }
-        if i64::try_from(channels).unwrap_or(i64::MAX) >= config.limits.channels_per_client_max {
-            return Err(Refusal::TooManyChannels);
-        }
-        let text = match &request.token {
-            Some(text) if **text != *conn.token => Rc::from(&**text),
-            _ => conn.token.clone(),
-        };
-        let token = self.usable_token(&config, text, now)?;
-        if config.suspended {
-            return Err(Refusal::TenantSuspended);
-        }
-        if request.private || !request.postgres_changes.is_empty() {
-            return Err(Refusal::NoDatabase);
-        }
-        if request.replay {
-            return Err(Refusal::ReplayOnPublic);
-        }
-        Ok(Admission { token, presence_enabled: request.presence_enabled || config.presence_enabled })
+        Ok(permissions)
     }
 
-    /// Makes the channel a member and answers `ok`; fan-out can reach it only behind the reply.
-    #[allow(clippy::too_many_arguments, reason = "one step of join, with everything the join found out")]
-    fn enter<E: Effects>(
-        &mut self,
-        slot: u32,
-        topic: &str,
-        push: &Push<'_>,
-        request: &JoinRequest<'_>,
-        admission: Admission,
-        replaced: Option<Bytes>,
-        now: Now,
-        fx: &mut E,
-    ) -> u32 {
+    /// Makes the channel a member and answers `ok`; fan-out can reach it only behind the reply. Then what follows (7.1).
+    fn enter<E: Effects>(&mut self, slot: u32, order: JoinOrder, permissions: Permissions, now: Now, fx: &mut E) {
+        let JoinOrder { topic, join_ref, reference, topic_json, private, presence_enabled, .. } = order;
+        let JoinOrder { ack, self_broadcast, replication_ready, presence_key, entries, token, replaced, .. } = order;
         let tenant = self.conns[slot as usize].tenant;
         let vsn = self.conns[slot as usize].vsn;
-        let entries = if request.legacy { vec![legacy_entry(sub_topic(topic))] } else { Vec::new() };
         let response = entries_with_ids(&entries);
-        self.reply_with(slot, &push.join_ref, push, Status::Ok, &response, fx);
+        fx.send(slot, &Rc::new(encode::reply(vsn, &join_ref, &reference, &topic_json, Status::Ok, &response)));
         if let Some(replaced) = replaced {
             fx.send(slot, &Rc::new(replaced));
         }
 
         let external_id = self.tenants[tenant as usize].shared.external_id.clone();
-        let id = RoomId::new(&self.settings.room_secret, &external_id, request.private, topic);
-        let room = self.room_for_join(id, tenant, topic);
+        let id = RoomId::new(&self.settings.room_secret, &external_id, private, &topic);
+        let room = self.room_for_join(id, tenant, &topic);
         let serial = self.next_serial();
-        let presence_key = request.presence_key.as_deref().map(Box::from);
-        let presence =
-            (admission.presence_enabled || presence_key.is_some()).then(|| Box::new(ChannelPresence::new(presence_key)));
+        let sees_presence = presence_enabled && (!private || permissions.read.presence);
+        let has_presence = presence_enabled || presence_key.is_some();
         let channel = self.channels.insert(Channel {
             conn: slot,
             room,
             member: 0,
             serial,
-            join_ref: push.join_ref.as_ref().into(),
-            ack: request.ack,
-            self_broadcast: request.self_broadcast,
-            token: admission.token.text,
+            join_ref,
+            ack,
+            self_broadcast,
+            token: token.text,
             token_check_ms: 0,
             token_timer_ms: u64::MAX,
-            presence,
+            presence: has_presence.then(|| Box::new(ChannelPresence::new(presence_key))),
+            private: private.then(|| {
+                let presence_read = presence_enabled.then_some(permissions.read.presence);
+                Box::new(PrivateChannel::new(presence_read, permissions.replay.iter().map(|message| message.id)))
+            }),
         }) as u32;
-        self.channels[channel as usize].member =
-            self.add_member(room, Member { conn: slot, channel, vsn, awaits_state: admission.presence_enabled }, fx);
-        self.schedule_token_check(channel, admission.token.check_in_ms, now, fx);
+        let member = Member {
+            conn: slot,
+            channel,
+            vsn,
+            awaits_state: sees_presence,
+            reads_broadcast: !private || permissions.read.broadcast,
+            reads_presence: !private || sees_presence,
+            has_replayed: !permissions.replay.is_empty(),
+        };
+        self.channels[channel as usize].member = self.add_member(room, member, fx);
+        self.schedule_token_check(channel, token.check_in_ms, now, fx);
 
         let conn = &mut self.conns[slot as usize];
-        conn.channels.push(ChannelRef { topic_hash: topic_hash(topic), channel });
+        conn.channels.push(ChannelRef { topic_hash: topic_hash(&topic), channel });
         conn.had_channels = true;
         if !conn.counted {
             conn.counted = true;
             conn.shared.add_users(1);
         }
         self.stats.joins_ok += 1;
-        channel
-    }
 
-    /// What a tenant without a database answers after the `ok` (7.1).
-    fn follow_up<E: Effects>(&mut self, channel: u32, request: &JoinRequest<'_>, now: Now, fx: &mut E) {
-        if request.legacy {
-            self.send_system(
-                channel,
-                "postgres_changes",
-                Status::Error,
-                "Realtime was unable to connect to the project database",
-                fx,
-            );
+        for message in &permissions.replay {
+            self.send_replayed(channel, message, fx);
         }
-        if request.replication_ready {
-            let serial = self.channels[channel as usize].serial;
-            fx.timer(now.mono_ms + REPLICATION_READY_MS_MAX, Timer::ReplicationDeadline { channel, serial });
+        if !entries.is_empty() {
+            self.send_system(channel, "postgres_changes", Status::Error, NO_POSTGRES_CHANGES, fx);
+        }
+        if replication_ready {
+            self.check_replication(channel, now.mono_ms + REPLICATION_READY_MS_MAX, now, fx);
+        }
+        if sees_presence && self.channel_is(channel, serial) {
+            // Last, since it may end the channel.
+            let mail = PeerMail::StateRequest { room: id, channel, serial };
+            self.post_to_owner(id, mail, now, fx);
         }
     }
 
-    fn request_state<E: Effects>(&mut self, channel: u32, now: Now, fx: &mut E) {
-        let Channel { room, serial, .. } = self.channels[channel as usize];
-        let room = self.rooms[room as usize].id;
-        self.post_to_owner(room, PeerMail::StateRequest { room, channel, serial }, now, fx);
+    /// One stored message for a channel that just joined (section 9).
+    fn send_replayed<E: Effects>(&self, channel: u32, message: &StoredMessage, fx: &mut E) {
+        let entry = &self.channels[channel as usize];
+        let room = &self.rooms[entry.room as usize];
+        let vsn = self.conns[entry.conn as usize].vsn;
+        let metadata = message.metadata(true);
+        let frame = encode::replayed(
+            vsn,
+            &entry.join_ref,
+            &room.topic,
+            &room.topic_json,
+            &message.event,
+            &metadata,
+            message.body.as_user_body(),
+        );
+        if let Some(frame) = frame {
+            fx.send(entry.conn, &Rc::new(frame));
+        }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one step of join, with everything the join found out")]
-    fn refuse<E: Effects>(
-        &mut self,
-        slot: u32,
-        topic: &str,
-        push: &Push<'_>,
-        refusal: &Refusal,
-        replaced: Option<Bytes>,
-        now: Now,
-        fx: &mut E,
-    ) {
-        self.stats.joins_error += 1;
-        let conn = &mut self.conns[slot as usize];
-        let tenant = &self.tenants[conn.tenant as usize].shared.external_id;
-        refusal.log(tenant);
-        let response = serde_json::json!({ "reason": refusal.reason() }).to_string();
-        let held = conn.held.get_or_insert_default();
-        let serial = held.joins.last().map_or(0, |last| last.serial.wrapping_add(1));
-        let join = HeldJoin {
-            serial,
-            topic: topic.into(),
-            reply: encode::reply(conn.vsn, &push.join_ref, &push.reference, &push.topic_json, Status::Error, &response),
-            replaced,
-            closes_socket: refusal.closes_socket(),
-            messages: VecDeque::new(),
-        };
-        held.bytes += join.bytes();
-        held.joins.push(join);
-        let crowded = held.joins.len() > HELD_JOINS_MAX || held.bytes > HELD_BYTES_MAX;
-        let id = ConnId { slot, generation: conn.generation };
-        let delay_ms = self.settings.channel_error_backoff_ms;
-        if delay_ms == 0 || crowded || !refusal.is_delayed() {
-            self.answer_held_join(id, serial, now, fx);
+    /// Tells the channel once the stream of database broadcasts is up, or stops it when that takes too long (7.4).
+    pub(super) fn check_replication<E: Effects>(&mut self, channel: u32, until_ms: u64, now: Now, fx: &mut E) {
+        let entry = &self.channels[channel as usize];
+        let tenant = &self.tenants[self.conns[entry.conn as usize].tenant as usize];
+        if tenant.shared.stream_ready.load(Ordering::Acquire) {
+            self.send_system(channel, "system", Status::Ok, "Replication connection established", fx);
+        } else if now.mono_ms >= until_ms {
+            self.stop_channel(channel, "Replication connection was not established in time", now, fx);
         } else {
-            fx.timer(now.mono_ms + delay_ms, Timer::JoinBackoff { conn: id, serial });
-        }
-    }
-
-    /// Keeps a message for a topic whose refused join is not answered yet; false when its topic does not wait.
-    pub(super) fn hold_message(&mut self, slot: u32, topic: &str, binary: bool, data: &[u8]) -> bool {
-        let Some(held) = self.conns[slot as usize].held.as_deref_mut() else { return false };
-        let Some(join) = held.joins.iter_mut().find(|join| *join.topic == *topic) else { return false };
-        if join.messages.len() < HELD_MESSAGES_MAX && held.bytes + data.len() <= HELD_BYTES_MAX {
-            held.bytes += data.len();
-            join.messages.push_back((binary, data.to_vec()));
-        } else {
-            self.stats.malformed += 1;
-        }
-        true
-    }
-
-    /// The delay of a refused join is over.
-    pub(super) fn answer_held_join<E: Effects>(&mut self, id: ConnId, serial: u32, now: Now, fx: &mut E) {
-        if self.conn(id).is_none_or(|conn| conn.closing) {
-            return;
-        }
-        let conn = &mut self.conns[id.slot as usize];
-        let Some(held) = conn.held.as_deref_mut() else { return };
-        let Some(position) = held.joins.iter().position(|join| join.serial == serial) else { return };
-        let join = held.joins.remove(position);
-        held.bytes -= join.bytes();
-        if held.joins.is_empty() {
-            conn.held = None;
-        }
-        fx.send(id.slot, &Rc::new(join.reply));
-        if let Some(replaced) = join.replaced {
-            fx.send(id.slot, &Rc::new(replaced));
-        }
-        if join.closes_socket {
-            return self.close_socket(id.slot, CloseCode::GoingAway, now, fx);
-        }
-        for (binary, data) in join.messages {
-            self.message(id.slot, binary, &data, now, fx);
+            let timer = Timer::ReplicationCheck { channel, serial: entry.serial, until_ms };
+            fx.timer((now.mono_ms + REPLICATION_CHECK_MS).min(until_ms), timer);
         }
     }
 }
 
 /// The `ok` response: each entry as received plus its id, a 27-bit hash of the entry (5.5).
-fn entries_with_ids(entries: &[String]) -> String {
-    let with_id = |entry: &String| {
+fn entries_with_ids(entries: &[Box<str>]) -> String {
+    let with_id = |entry: &str| {
         let id = (topic_hash(entry) & 0x07ff_ffff).max(1);
-        let members = entry.trim_end_matches('}');
+        let members = entry.trim_end();
+        let members = members.strip_suffix('}').unwrap_or(members).trim_end();
         let comma = if members.ends_with('{') { "" } else { "," };
         format!("{members}{comma}\"id\":{id}}}")
     };
-    let list: Vec<String> = entries.iter().map(with_id).collect();
+    let list: Vec<String> = entries.iter().map(|entry| with_id(entry)).collect();
     format!("{{\"postgres_changes\":[{}]}}", list.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_echoed_with_an_id() {
+        let ids = |entry: &str| {
+            let reply: serde_json::Value = serde_json::from_str(&entries_with_ids(&[entry.into()])).unwrap();
+            let mut object = reply["postgres_changes"][0].as_object().unwrap().clone();
+            let id = object.remove("id").unwrap().as_u64().unwrap();
+            assert!(id > 0 && id < 1 << 27);
+            assert_eq!(serde_json::Value::from(object), serde_json::from_str::<serde_json::Value>(entry).unwrap());
+        };
+        ids("{}");
+        ids("{ }");
+        ids(r#"{"event":"*","schema":"public"}"#);
+        ids(r#"{"nested":{"a":{}}} "#);
+    }
 }

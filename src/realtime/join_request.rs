@@ -4,8 +4,53 @@
 
 use std::borrow::Cow;
 
+use super::database::Replay;
 use super::refusal::Refusal;
 use crate::protocol::phoenix::json::{self, as_string, elements, is_object, member};
+
+/// Unix milliseconds that are a date between the years −9999 and 9999.
+const UNIX_MS_RANGE: std::ops::RangeInclusive<i64> = -377_705_116_800_000..=253_402_300_799_999;
+
+/// Stored messages to send when a row limit is not given.
+const REPLAY_LIMIT_DEFAULT: i64 = 25;
+
+/// The `replay` key (section 9).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayRequest {
+    /// Not there.
+    #[default]
+    Absent,
+    /// There, but not an object: without effect on private channels.
+    Ignored,
+    /// An object that does not say since when, or not in integers.
+    Invalid,
+    /// Stored messages are wanted.
+    Wanted(Replay),
+}
+
+impl ReplayRequest {
+    fn parse(span: Option<&str>) -> Self {
+        let Some(span) = span else { return Self::Absent };
+        if !is_object(span) {
+            return Self::Ignored;
+        }
+        let integer = |span: &str| span.parse::<i64>().ok();
+        let since = member(span, "since").and_then(integer).filter(|since| UNIX_MS_RANGE.contains(since));
+        let limit = match member(span, "limit") {
+            None => Some(REPLAY_LIMIT_DEFAULT),
+            Some(span) => integer(span),
+        };
+        match (since, limit) {
+            (Some(since_unix_ms), Some(limit)) => Self::Wanted(Replay { since_unix_ms, limit }),
+            _ => Self::Invalid,
+        }
+    }
+
+    /// The key is there, whatever its value.
+    pub fn is_present(self) -> bool {
+        self != Self::Absent
+    }
+}
 
 /// What a join asks for, defaults applied.
 #[derive(Debug, Default, PartialEq)]
@@ -16,8 +61,8 @@ pub struct JoinRequest<'a> {
     pub self_broadcast: bool,
     /// Private channel.
     pub private: bool,
-    /// The `replay` key is present, whatever its value.
-    pub replay: bool,
+    /// What `replay` says.
+    pub replay: ReplayRequest,
     /// Ask for the message of 7.4.
     pub replication_ready: bool,
     /// Wants `presence_state`.
@@ -84,7 +129,7 @@ impl<'a> JoinRequest<'a> {
     fn read_broadcast(&mut self, broadcast: &'a str) {
         self.ack = self.flexible_bool(member(broadcast, "ack"), "broadcast.ack");
         self.self_broadcast = self.flexible_bool(member(broadcast, "self"), "broadcast.self");
-        self.replay = member(broadcast, "replay").is_some();
+        self.replay = ReplayRequest::parse(member(broadcast, "replay"));
         self.replication_ready = member(broadcast, "replication_ready").is_some_and(truthy);
     }
 
@@ -221,6 +266,24 @@ mod tests {
         assert_eq!(token(r#"{"access_token":null}"#), None);
         assert_eq!(token(r#"{"access_token":17}"#), None);
         assert_eq!(token(r#"{"access_token":null,"user_token":"sb_y"}"#), None);
+    }
+
+    #[test]
+    fn replay() {
+        let replay =
+            |span: &str| JoinRequest::parse(&format!(r#"{{"config":{{"broadcast":{{"replay":{span}}}}}}}"#)).unwrap().replay;
+        assert_eq!(JoinRequest::parse(r#"{"config":{"broadcast":{}}}"#).unwrap().replay, ReplayRequest::Absent);
+        assert_eq!(
+            (replay("null"), replay("[1]"), replay("\"x\"")),
+            (ReplayRequest::Ignored, ReplayRequest::Ignored, ReplayRequest::Ignored)
+        );
+        assert_eq!(replay(r#"{"since":5}"#), ReplayRequest::Wanted(Replay { since_unix_ms: 5, limit: 25 }));
+        assert_eq!(replay(r#"{"since":5,"limit":-3}"#), ReplayRequest::Wanted(Replay { since_unix_ms: 5, limit: -3 }));
+        for bad in
+            ["{}", r#"{"since":"5"}"#, r#"{"since":1.0}"#, r#"{"since":5,"limit":"many"}"#, r#"{"since":999999999999999999}"#]
+        {
+            assert_eq!(replay(bad), ReplayRequest::Invalid, "{bad}");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! |---|---|
 //! | `hub` | the state of one shard and the entry points |
 //! | `dispatch` | from a client message to the rule that handles it |
-//! | `join`, `join_request`, `refusal` | joining, its payload, and why it is refused |
+//! | `join`, `join_request`, `admission`, `held`, `refusal` | joining, its payload, its checks, joins that wait, and why one is refused |
+//! | `database`, `private` | questions to the tenant's database; permissions of private channels |
 //! | `room` | topic membership and fan-out, local and across shards |
 //! | `broadcast`, `payload_size` | user messages and their size rule |
 //! | `presence`, `presence_room` | tracking, and the state and diffs of one room |
@@ -18,9 +19,12 @@
 //! | `lifecycle` | ends of channels, sockets, tenants and the process |
 //! | `tenant`, `rates` | settings, limits and counters shared by the shards |
 
+mod admission;
 mod broadcast;
+pub mod database;
 mod dispatch;
 mod effects;
+mod held;
 mod hub;
 mod join;
 mod join_request;
@@ -28,6 +32,7 @@ mod lifecycle;
 pub mod payload_size;
 mod presence;
 mod presence_room;
+mod private;
 pub mod rates;
 mod refusal;
 mod room;

@@ -76,7 +76,9 @@ impl Hub {
             return self.stop_channel(channel, "Client presence rate limit exceeded", now, fx);
         }
         let event = as_string(event).unwrap_or_default();
-        if event.eq_ignore_ascii_case("track") {
+        if self.is_failing(channel) {
+            self.channel_reply(channel, push, Status::Error, "{}", fx);
+        } else if event.eq_ignore_ascii_case("track") {
             self.track(channel, push, payload, &config.limits, now, fx);
         } else if event.eq_ignore_ascii_case("untrack") {
             self.untrack(channel, now, fx);
@@ -96,6 +98,9 @@ impl Hub {
         now: Now,
         fx: &mut E,
     ) {
+        if !self.may_write(channel).presence {
+            return self.channel_reply(channel, push, Status::Error, "{}", fx);
+        }
         let object = member(payload, "payload").unwrap_or("{}");
         if !is_object(object) {
             const NOT_A_MAP: &str = "{\"reason\":\"Presence track payload must be a map\"}";
@@ -125,6 +130,7 @@ impl Hub {
         presence.tracked = Some(object.into());
         let key = presence.key.get_or_insert_with(|| generated_key(fx.random())).clone();
         self.channel_reply(channel, push, Status::Ok, "{}", fx);
+        self.note_tracked(channel);
         let object = without_references(object);
         self.post_to_owner(id, PeerMail::Track { room: id, topic, seat, key, object, phx_ref }, now, fx);
     }

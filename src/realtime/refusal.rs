@@ -1,5 +1,6 @@
 //! Why a join is refused: one table for reason, log code and what happens to the socket (section 6).
 
+use super::database::DatabaseRefusal;
 use crate::protocol::jwt::JwtError;
 use crate::telemetry::{Code, Severity};
 
@@ -28,10 +29,16 @@ pub enum Refusal {
     Token(JwtError),
     /// `exp` passes verification but leaves no time.
     TokenExpirationInvalid,
-    /// The channel needs a database and there is none.
-    NoDatabase,
+    /// The tenant's database is needed and did not say yes.
+    Database(DatabaseRefusal),
+    /// The policies do not let this token read the topic.
+    Unauthorized(Box<str>),
+    /// The policies of the topic raised an error: for the client the same.
+    PolicyError(Box<str>, String),
     /// `replay` on a public channel.
     ReplayOnPublic,
+    /// Parameters of `replay` that make no sense.
+    ReplayInvalid,
     /// The payload cannot be understood at all.
     Payload(&'static str),
 }
@@ -50,7 +57,11 @@ impl Refusal {
             Self::TooManyChannels => "ChannelRateLimitReached: Too many channels",
             Self::HardChannelLimit => "too many channels joined",
             Self::TokenExpirationInvalid => "InvalidJWTToken: Token expiration time is invalid",
-            Self::NoDatabase => "UnableToConnectToProject: Realtime was unable to connect to the project database",
+            Self::Database(refusal) => return refusal.join_reason(),
+            Self::Unauthorized(topic) | Self::PolicyError(topic, _) => {
+                return format!("Unauthorized: You do not have permissions to read from this Channel topic: {topic}");
+            }
+            Self::ReplayInvalid => "UnableToReplayMessages: Replay params are not valid",
             Self::ReplayOnPublic => "UnableToReplayMessages: Replay is not allowed for public channels",
             Self::Token(error) => return error.join_reason(),
             Self::Payload(what) => return format!("UnknownErrorOnChannel: {what}"),
@@ -70,8 +81,10 @@ impl Refusal {
             Self::TooManyJoins => Code::ClientJoinRateLimitReached,
             Self::TooManyChannels | Self::HardChannelLimit => Code::ChannelRateLimitReached,
             Self::TokenExpirationInvalid => Code::InvalidJWTToken,
-            Self::NoDatabase => Code::UnableToConnectToProject,
-            Self::ReplayOnPublic => Code::UnableToReplayMessages,
+            Self::Database(refusal) => refusal.code(),
+            Self::Unauthorized(_) => Code::Unauthorized,
+            Self::PolicyError(..) => Code::RlsPolicyError,
+            Self::ReplayOnPublic | Self::ReplayInvalid => Code::UnableToReplayMessages,
             Self::Token(error) => token_code(error, Code::UnknownErrorOnChannel),
             Self::Payload(_) => Code::UnknownErrorOnChannel,
         }
@@ -80,6 +93,14 @@ impl Refusal {
     /// Logs the refusal under its code.
     pub fn log(&self, external_id: &str) {
         let (code, reason) = (self.code(), self.reason());
+        let reason = match self {
+            Self::PolicyError(_, detail) => format!("{reason}: {detail}"),
+            Self::Database(refusal) => match refusal.detail() {
+                Some(detail) => format!("{reason}: {detail}"),
+                None => reason,
+            },
+            _ => reason,
+        };
         let text = reason.strip_prefix(code.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&reason);
         // The limiter's trigger is critical and logged by the control plane; a refusal is one client's error.
         code.log_at(code.severity().min(Severity::Error), external_id, text);
@@ -87,7 +108,7 @@ impl Refusal {
 
     /// Whether the socket is closed with 1001 after the reply (15.1).
     pub fn closes_socket(&self) -> bool {
-        matches!(self, Self::TenantNotFound | Self::TooManyJoins)
+        matches!(self, Self::TenantNotFound | Self::Database(DatabaseRefusal::TenantNotFound) | Self::TooManyJoins)
     }
 
     /// Whether the reply waits for `CHANNEL_ERROR_BACKOFF_MS`.
@@ -95,6 +116,66 @@ impl Refusal {
         !matches!(self, Self::HardChannelLimit)
     }
 }
+
+impl DatabaseRefusal {
+    /// The `reason` of a refused join.
+    pub fn join_reason(&self) -> String {
+        let fixed = match self {
+            Self::Unavailable => "UnableToConnectToProject: Realtime was unable to connect to the project database",
+            Self::Initializing => "InitializingProjectConnection: Realtime is initializing the project connection",
+            Self::TooManyConnections => {
+                "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect"
+            }
+            Self::ConnectRateLimited => "DatabaseConnectionRateLimitReached: Too many database connections attempts per second",
+            Self::Suspended => "RealtimeDisabledForTenant: Realtime disabled for this tenant",
+            Self::TenantNotFound => "TenantNotFound: Tenant with the given ID does not exist",
+            Self::MissingPartition => "MissingPartition: Realtime was unable to find the expected messages partition",
+            Self::PoolExhausted => "IncreaseConnectionPool: Please increase your connection pool size",
+            Self::QueryCanceled(text) => return format!("QueryCanceled: {text}"),
+            // A policy's own words are for the log.
+            Self::RlsPolicy(_) | Self::Other(_) => UNABLE_TO_CONNECT,
+            Self::ReplayFailed(_) => "UnableToReplayMessages: Realtime was unable to replay messages",
+        };
+        fixed.to_owned()
+    }
+
+    /// What a live channel is told before it is closed (13.3).
+    pub fn close_text(&self) -> &'static str {
+        match self {
+            Self::QueryCanceled(_) => "Query was cancelled, please try again",
+            _ => UNABLE_TO_CONNECT,
+        }
+    }
+
+    /// Log code of operations 7.1.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unavailable => Code::UnableToConnectToProject,
+            Self::Initializing => Code::InitializingProjectConnection,
+            Self::TooManyConnections => Code::DatabaseLackOfConnections,
+            Self::ConnectRateLimited => Code::DatabaseConnectionRateLimitReached,
+            Self::Suspended => Code::RealtimeDisabledForTenant,
+            Self::TenantNotFound => Code::TenantNotFound,
+            Self::RlsPolicy(_) => Code::RlsPolicyError,
+            Self::QueryCanceled(_) => Code::QueryCanceled,
+            Self::MissingPartition => Code::MissingPartition,
+            Self::PoolExhausted => Code::IncreaseConnectionPool,
+            Self::Other(_) => Code::UnableToSetPolicies,
+            Self::ReplayFailed(_) => Code::UnableToReplayMessages,
+        }
+    }
+
+    /// What only the log is told.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::RlsPolicy(text) | Self::Other(text) | Self::ReplayFailed(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// Text without a code for evaluations that failed in an unforeseen way.
+const UNABLE_TO_CONNECT: &str = "Realtime was unable to connect to the project database";
 
 /// Log code of a refused token; `other` is the code of the kinds without one of their own.
 pub fn token_code(error: &JwtError, other: Code) -> Code {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::database::MessageId;
 use super::effects::{Effects, Frame, PeerMail};
 use super::hub::{Hub, Now};
 use crate::protocol::phoenix::Vsn;
@@ -102,6 +103,12 @@ pub(super) struct Member {
     pub vsn: Vsn,
     /// Asked the owner for the state and has no answer yet: diffs that arrive before it are part of it already.
     pub awaits_state: bool,
+    /// May see broadcasts; false only where a private channel was denied it.
+    pub reads_broadcast: bool,
+    /// May see presence.
+    pub reads_presence: bool,
+    /// Its channel was sent stored messages, which must not come again.
+    pub has_replayed: bool,
 }
 
 /// A topic with local members.
@@ -146,6 +153,8 @@ pub(super) fn sub_topic(topic: &str) -> &str {
 pub enum Delivery {
     /// A broadcast: counts one message per delivery and is subject to the message limiter (14.1).
     Broadcast,
+    /// A broadcast that is a row of the tenant's database: as above, and withheld where it was replayed (section 9).
+    Stored(MessageId),
     /// A presence diff: counts one presence event per delivery.
     PresenceDiff,
 }
@@ -272,7 +281,7 @@ impl Hub {
             };
             if let Some(frame) = frame
                 && Some(member.channel) != except
-                && !(member.awaits_state && delivery == Delivery::PresenceDiff)
+                && self.may_see(member, delivery)
             {
                 fx.send(member.conn, frame);
                 deliveries += 1;
@@ -288,23 +297,43 @@ impl Hub {
                 self.stats.presence_diffs += deliveries;
                 cell.presence_events.add(deliveries);
             }
-            Delivery::Broadcast => {
+            Delivery::Broadcast | Delivery::Stored(_) => {
                 self.stats.deliveries += deliveries;
                 cell.events.add(deliveries);
                 if shared.events_triggered.load(std::sync::atomic::Ordering::Relaxed) {
-                    self.stop_receivers(index, except, v1.is_some(), v2.is_some(), now, fx);
+                    self.stop_receivers(index, delivery, except, v1.is_some(), v2.is_some(), now, fx);
                 }
             }
         }
     }
 
+    /// Whether a message of this kind is for this member (8.3, 10.5, 12.3).
+    fn may_see(&self, member: &Member, delivery: Delivery) -> bool {
+        match delivery {
+            Delivery::PresenceDiff => member.reads_presence && !member.awaits_state,
+            Delivery::Broadcast => member.reads_broadcast,
+            Delivery::Stored(id) => member.reads_broadcast && !(member.has_replayed && self.was_replayed(member.channel, &id)),
+        }
+    }
+
     /// The message limiter is triggered: whoever just received is told and stopped (14.1).
     #[cold]
-    fn stop_receivers<E: Effects>(&mut self, room: u32, except: Option<u32>, v1: bool, v2: bool, now: Now, fx: &mut E) {
+    #[allow(clippy::too_many_arguments, reason = "everything that says who received")]
+    fn stop_receivers<E: Effects>(
+        &mut self,
+        room: u32,
+        delivery: Delivery,
+        except: Option<u32>,
+        v1: bool,
+        v2: bool,
+        now: Now,
+        fx: &mut E,
+    ) {
         let received = |member: &&Member| match member.vsn {
             Vsn::V1 => v1,
             Vsn::V2 => v2,
-        } && Some(member.channel) != except;
+        } && Some(member.channel) != except
+            && self.may_see(member, delivery);
         let channels: Vec<u32> = self.rooms[room as usize].members.iter().filter(received).map(|member| member.channel).collect();
         for channel in channels {
             self.stop_channel(channel, "Too many messages per second", now, fx);

@@ -43,6 +43,8 @@ pub struct TenantConfig {
     pub private_only: bool,
     /// Presence on for every channel.
     pub presence_enabled: bool,
+    /// Has a database of its own: joins need it, private channels and stored messages exist.
+    pub has_database: bool,
     /// Limits.
     pub limits: Limits,
 }
@@ -95,6 +97,10 @@ pub struct TenantShared {
     pub joins_triggered: AtomicBool,
     /// Message limiter is triggered.
     pub events_triggered: AtomicBool,
+    /// The tenant's database is connected and migrated; set by the control plane.
+    pub database_ready: AtomicBool,
+    /// The stream of database broadcasts is up; set by the control plane.
+    pub stream_ready: AtomicBool,
     events_average: AtomicU64,
     presence_average: AtomicU64,
     http_average: AtomicU64,
@@ -109,6 +115,8 @@ impl TenantShared {
             users: AtomicI64::new(0),
             joins_triggered: AtomicBool::new(false),
             events_triggered: AtomicBool::new(false),
+            database_ready: AtomicBool::new(false),
+            stream_ready: AtomicBool::new(false),
             events_average: AtomicU64::new(0),
             presence_average: AtomicU64::new(0),
             http_average: AtomicU64::new(0),

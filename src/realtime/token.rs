@@ -23,6 +23,7 @@ const TIMER_SLACK_MS: u64 = 1_000;
 pub type Token = Rc<str>;
 
 /// A token that may be used now.
+#[derive(Debug)]
 pub(super) struct UsableToken {
     pub text: Token,
     /// Time until the next check.
@@ -78,7 +79,9 @@ impl Hub {
         if token.starts_with("sb_") || *token == *self.channels[channel as usize].token {
             return;
         }
-        self.use_token(channel, token.as_ref().into(), now, fx);
+        if self.use_token(channel, token.as_ref().into(), now, fx) {
+            self.reauthorize(channel, now, fx);
+        }
     }
 
     /// The running check of a live channel is due (13.4).
@@ -97,7 +100,8 @@ impl Hub {
         self.use_token(channel, token, now, fx);
     }
 
-    fn use_token<E: Effects>(&mut self, channel: u32, text: Token, now: Now, fx: &mut E) {
+    /// False when the channel has ended.
+    fn use_token<E: Effects>(&mut self, channel: u32, text: Token, now: Now, fx: &mut E) -> bool {
         let tenant = self.conns[self.channels[channel as usize].conn as usize].tenant;
         let usable = match self.tenants[tenant as usize].config.clone() {
             Some(config) => self.usable_token(&config, text, now),
@@ -107,10 +111,12 @@ impl Hub {
             Ok(usable) => {
                 self.channels[channel as usize].token = usable.text;
                 self.schedule_token_check(channel, usable.check_in_ms, now, fx);
+                return true;
             }
             Err(Refusal::Token(error)) => self.stop_channel(channel, &error.close_text(), now, fx),
             Err(Refusal::TokenExpirationInvalid) => self.stop_channel(channel, "Token expiration time is invalid", now, fx),
             Err(other) => self.stop_channel(channel, &format!(":{}", other.code().as_str()), now, fx),
         }
+        false
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Request {
     pub has_origin: bool,
     pub request_id: String,
     pub client: IpAddr,
+    /// JSON object text of the headers that policies may see: `x-` headers of an upgrade, all of a broadcast request.
+    pub policy_headers: Option<String>,
     /// Accept key of a valid upgrade, or why it is none.
     pub upgrade: Result<[u8; 28], String>,
     body: BodyKind,
@@ -201,6 +203,17 @@ fn generate_request_id() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
+/// Lower-case names to values, the last of a repeated header winning; `None` when there are none (database 10.2).
+fn policy_headers(head: &Head<'_>, custom_only: bool) -> Option<String> {
+    let visible = |name: &str| !custom_only || name.get(..2).is_some_and(|prefix| prefix.eq_ignore_ascii_case("x-"));
+    let headers: serde_json::Map<String, serde_json::Value> = head
+        .headers()
+        .filter(|(name, _)| visible(name))
+        .map(|(name, value)| (name.to_ascii_lowercase(), String::from_utf8_lossy(value).into_owned().into()))
+        .collect();
+    (!headers.is_empty()).then(|| serde_json::Value::Object(headers).to_string())
+}
+
 impl Request {
     fn from_head(shard: &Shard, head: &Head<'_>, client: SocketAddr) -> Result<Self, HeadError> {
         let owned = |name: &str| head.header_str(name).map(str::to_owned);
@@ -209,9 +222,13 @@ impl Request {
             values.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
         };
         let forwarded = head.header_joined("x-forwarded-for");
+        let segments = path_segments(head.path);
+        let is_socket = upgrade::is_socket_path(&segments);
+        let has_policies = is_socket || segments.iter().any(|segment| segment == "broadcast");
         Ok(Self {
             method: head.method.to_owned(),
-            segments: path_segments(head.path),
+            segments,
+            policy_headers: has_policies.then(|| policy_headers(head, is_socket)).flatten(),
             query: head.query.to_owned(),
             external_id: match &shard.settings.config.loopback_tenant {
                 Some(tenant) if head.host().is_some_and(is_loopback) => Some(tenant.clone()),

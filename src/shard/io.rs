@@ -3,6 +3,7 @@
 //! The slot of a socket is the slot of its connection in the hub. Dropping a socket is always done by its reading task;
 //! everybody else shuts the descriptor down, which wakes that task.
 
+use std::cell::RefCell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use monoio::net::TcpStream;
 
 use super::outbox::{Flushed, Outbox, OutboxState, WriteRoom};
 use super::wheel::Wheel;
-use crate::mailbox::{Sender, Sent, ToShard};
+use crate::mailbox::{Sender, Sent, ToControl, ToShard};
 use crate::protocol::websocket::close_frame;
+use crate::realtime::database::Question;
 use crate::realtime::{ConnId, Effects, Frame, PeerMail, Timer};
 use crate::telemetry::ShardCounters;
 
@@ -59,6 +61,7 @@ pub struct Io {
     /// Timers.
     pub wheel: Wheel<ShardTimer>,
     peers: Vec<Option<Sender<ToShard>>>,
+    control: Rc<RefCell<Sender<ToControl>>>,
     outbox_bytes_max: usize,
     /// Wakes the flush task.
     flush_waker: Option<Waker>,
@@ -72,6 +75,7 @@ impl Io {
     pub fn new(
         shard: u16,
         peers: Vec<Option<Sender<ToShard>>>,
+        control: Rc<RefCell<Sender<ToControl>>>,
         outbox_bytes_max: usize,
         counters: Arc<ShardCounters>,
         now_ms: u64,
@@ -83,6 +87,7 @@ impl Io {
             room: WriteRoom::default(),
             wheel: Wheel::new(now_ms),
             peers,
+            control,
             outbox_bytes_max,
             flush_waker: None,
             newly_blocked: Vec::new(),
@@ -244,6 +249,11 @@ impl Effects for Io {
     fn peer(&mut self, shard: u16, mail: PeerMail) {
         let from = self.shard;
         self.post(shard, ToShard::Peer { from, mail });
+    }
+
+    fn ask(&mut self, question: Question) {
+        // A question that does not fit any more is answered by its timer.
+        self.control.borrow_mut().send(ToControl::Ask { shard: self.shard, question });
     }
 
     fn random(&mut self) -> [u8; 16] {

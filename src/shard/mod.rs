@@ -71,7 +71,7 @@ struct State {
 pub struct Shard {
     settings: Settings,
     state: RefCell<State>,
-    control: RefCell<Sender<ToControl>>,
+    control: Rc<RefCell<Sender<ToControl>>>,
     waiters: Waiters,
     /// Set once draining.
     drain: RefCell<Option<run::Drain>>,
@@ -96,6 +96,12 @@ impl Shard {
         inbox.drain(|mail| match mail {
             ToShard::Peer { from, mail } => hub.peer(from, mail, now, io),
             ToShard::Handoff(handoff) => handoffs.push(handoff),
+            ToShard::Answer(answer) => hub.answered(answer, now, io),
+            ToShard::Stored { shared, messages } => {
+                for message in &messages {
+                    hub.publish_stored(&shared, message, now, io);
+                }
+            }
             ToShard::Tenant(news) => {
                 match &news.config {
                     Some(config) => {

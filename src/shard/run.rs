@@ -102,9 +102,10 @@ async fn serve(plan: ShardPlan) -> io::Result<()> {
     let trusted_proxies = trusted.collect::<Result<_, _>>().map_err(|error| io::Error::other(format!("{error:?}")))?;
     let head_limits = HeadLimits { header_value_bytes_max: config.max_header_length, ..HeadLimits::default() };
     let watch = inbox.watch();
+    let control = Rc::new(RefCell::new(control));
     let state = State {
         hub: Hub::new(hub),
-        io: Io::new(number, peers, config.outbox_bytes_max, counters, now().mono_ms),
+        io: Io::new(number, peers, control.clone(), config.outbox_bytes_max, counters, now().mono_ms),
         inbox,
         read_buffer: Vec::new(),
     };
@@ -118,7 +119,7 @@ async fn serve(plan: ShardPlan) -> io::Result<()> {
             config,
         },
         state: RefCell::new(state),
-        control: RefCell::new(control),
+        control,
         waiters: Waiters::default(),
         drain: RefCell::default(),
     });

@@ -3,6 +3,7 @@
 //! Refusals from the tenant on are delayed by `CONNECT_ERROR_BACKOFF_MS`; only the refused connection waits.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -128,7 +129,15 @@ async fn admit(shard: &Rc<Shard>, request: &Request, placed: bool) -> Result<Adm
         return Err(refused(429, Code::JoinsRateLimitReached, "Too many joins per second"));
     }
     match &request.upgrade {
-        Ok(accept) => Ok(Admitted::Here(*accept, OpenSocket { tenant, vsn, token: token.into() })),
+        Ok(accept) => Ok(Admitted::Here(
+            *accept,
+            OpenSocket {
+                tenant,
+                vsn,
+                token: token.into(),
+                headers: request.policy_headers.as_deref().filter(|_| config.has_database).map(Arc::from),
+            },
+        )),
         // Plain text without a type, as the original sends it.
         Err(text) => Err(at_once(Response { status: 400, headers: Vec::new(), body: text.clone().into() })),
     }
@@ -152,7 +161,7 @@ impl Shard {
         match self.waiters.wait(request).await {
             Some(Reply::Tenant { found: true }) => Ok(self.state.borrow().hub.tenant(external_id).map(|(tenant, ..)| tenant)),
             Some(Reply::Tenant { found: false }) => Ok(None),
-            Some(Reply::Http { .. }) | None => Err(LookupFailed),
+            Some(Reply::Http { .. } | Reply::Database(_)) | None => Err(LookupFailed),
             Some(Reply::Failed(text)) => {
                 tracing::error!("looking up tenant {external_id} failed: {text}");
                 Err(LookupFailed)

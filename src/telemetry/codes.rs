@@ -1,4 +1,4 @@
-//! The error and log codes an operator searches for (operations 7.1, 7.2, 7.5).
+//! The error and log codes an operator searches for (operations 7.1, 7.2, 7.4, 7.5).
 //!
 //! A code is the same in a log line (`CODE: text`, and the field `error_code`), in the metric label
 //! `code`, and, for some, in the reply a client gets. The table gives the level it is logged at.
@@ -135,6 +135,46 @@ codes! {
     /// Value that cannot be encoded.
     UnableToEncodeJson: Error;
 
+    // 7.4 Tenant database
+    /// Connection failed.
+    UnableToConnectToTenantDatabase: Error;
+    /// The pool lost a connection: recovery window opened.
+    DatabaseConnectionDown: Warning;
+    /// The recovery window is over.
+    DatabaseConnectionRecoveryWindowExceeded: Warning;
+    /// The host resolved to IPv4 only.
+    DatabaseIpVersionIsIpv4: Warning;
+    /// Migrations failed.
+    MigrationsFailedToRun: Error;
+    /// The stored number of migrations was not the database's.
+    MigrationCountMismatch: Warning;
+    /// That number could not be stored.
+    MigrationCountMismatchReconcileFailed: Error;
+    /// A partition could not be created.
+    PartitionCreationFailed: Error;
+    /// Old partitions could not be dropped.
+    JanitorFailedToDeleteOldMessages: Error;
+    /// The replication stream did not start.
+    StartReplicationFailed: Error;
+    /// The replication stream did not start in time.
+    ReplicationConnectionTimeout: Error;
+    /// No walsender or slot is free.
+    ReplicationMaxWalSendersReached: Error;
+    /// The stream ended.
+    ReplicationConnectionDown: Warning;
+    /// The stream could not be started for two hours.
+    ReplicationRecoveryWindowExceeded: Warning;
+    /// No sign of life from the stream.
+    ReplicationConnectionWatchdogTimeout: Error;
+    /// The slot is gone or inactive.
+    ReplicationSlotNotAlive: Error;
+    /// The slot holds back too much WAL.
+    ReplicationSlotLagTooHigh: Error;
+    /// The slot could not be looked at.
+    ReplicationSlotCheckSkipped: Warning;
+    /// A row was not broadcast: a column is missing, it is too large, or the limiter is triggered.
+    UnableToBroadcastChanges: Error;
+
     // 7.5 HTTP, metrics, dashboard, cluster
     /// A 422 answer.
     UnprocessableEntity: Error;
@@ -231,7 +271,7 @@ mod tests {
         for (index, code) in Code::ALL.iter().enumerate() {
             assert!(!Code::ALL[..index].contains(code), "{code}");
         }
-        // 34 of section 7.1, 11 of 7.2, 23 of 7.5.
-        assert_eq!(Code::ALL.len(), 34 + 11 + 23);
+        // 34 of section 7.1, 11 of 7.2, 19 of 7.4, 23 of 7.5.
+        assert_eq!(Code::ALL.len(), 34 + 11 + 19 + 23);
     }
 }

@@ -23,49 +23,49 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    pub fn list(&self) -> Outcome {
-        let tenants = self.store.list()?;
+    pub async fn list(&self) -> Outcome {
+        let tenants = self.store.list().await?;
         Ok(ApiResponse::data(tenants.iter().map(Tenant::to_public_json).collect()))
     }
 
-    pub fn show(&self, external_id: &str) -> Outcome {
-        Ok(ApiResponse::data(self.find(external_id)?.to_public_json()))
+    pub async fn show(&self, external_id: &str) -> Outcome {
+        Ok(ApiResponse::data(self.find(external_id).await?.to_public_json()))
     }
 
     /// `POST`: judged as a new tenant first, then created or, if the external id exists, updated.
-    pub fn create(&mut self, body: &ApiBody) -> Outcome {
+    pub async fn create(&mut self, body: &ApiBody) -> Outcome {
         let fields = tenant_fields(body)?;
         let external_id = changeset::validate_new(fields, &self.settings.defaults)?;
-        self.save(&external_id, fields)
+        self.save(&external_id, fields).await
     }
 
     /// `PUT` and `PATCH`: the external id comes from the path.
-    pub fn update(&mut self, external_id: &str, body: &ApiBody) -> Outcome {
-        self.save(external_id, tenant_fields(body)?)
+    pub async fn update(&mut self, external_id: &str, body: &ApiBody) -> Outcome {
+        self.save(external_id, tenant_fields(body)?).await
     }
 
-    pub fn delete(&mut self, external_id: &str) -> Outcome {
-        self.store.delete(external_id)?;
+    pub async fn delete(&mut self, external_id: &str) -> Outcome {
+        self.store.delete(external_id).await?;
         self.effects.push(ApiEffect::TenantDeleted { external_id: external_id.to_owned() });
         Ok(ApiResponse::empty(204))
     }
 
-    pub fn reload(&mut self, external_id: &str) -> Outcome {
-        let external_id = self.find(external_id)?.external_id;
+    pub async fn reload(&mut self, external_id: &str) -> Outcome {
+        let external_id = self.find(external_id).await?.external_id;
         self.effects.push(ApiEffect::Reload { external_id });
         Ok(ApiResponse::empty(204))
     }
 
-    pub fn shutdown(&mut self, external_id: &str) -> Outcome {
-        let external_id = self.find(external_id)?.external_id;
+    pub async fn shutdown(&mut self, external_id: &str) -> Outcome {
+        let external_id = self.find(external_id).await?.external_id;
         self.effects.push(ApiEffect::Shutdown { external_id });
         Ok(ApiResponse::empty(204))
     }
 
     /// A tenant without a database is always healthy. One whose database connection is down is not while it has users; idle
     /// it is healthy once its migrations are done, and asks for them otherwise.
-    pub fn health(&mut self, external_id: &str) -> Outcome {
-        let tenant = self.find(external_id)?;
+    pub async fn health(&mut self, external_id: &str) -> Outcome {
+        let tenant = self.find(external_id).await?;
         let users = self.runtime.connected_users(external_id);
         let database = self.runtime.database(external_id);
         let is_migrated = tenant.migrations_ran >= self.runtime.migrations_total();
@@ -87,27 +87,27 @@ impl Call<'_> {
         })))
     }
 
-    fn find(&self, external_id: &str) -> Result<Tenant, ApiResponse> {
-        self.store.get(external_id)?.ok_or_else(ApiResponse::not_found)
+    async fn find(&self, external_id: &str) -> Result<Tenant, ApiResponse> {
+        self.store.get(external_id).await?.ok_or_else(ApiResponse::not_found)
     }
 
-    fn save(&mut self, external_id: &str, fields: &Map<String, Value>) -> Outcome {
+    async fn save(&mut self, external_id: &str, fields: &Map<String, Value>) -> Outcome {
         let context = ChangeContext { cipher: self.cipher, defaults: &self.settings.defaults, now_unix_secs: self.now_unix_secs };
-        let Some(stored) = self.store.get(external_id)? else {
+        let Some(stored) = self.store.get(external_id).await? else {
             let tenant = changeset::create(external_id, fields, context)?;
-            self.store.put(&tenant)?;
+            self.store.put(&tenant).await?;
             self.upserted(&tenant, true, ChangeEffects::default());
             return Ok(ApiResponse::saved(201, &tenant));
         };
         let tenant = changeset::update(&stored, fields, context)?;
         let effects = ChangeEffects::between(&stored, &tenant, self.cipher);
         if tenant.external_id == stored.external_id {
-            self.store.put(&tenant)?;
+            self.store.put(&tenant).await?;
         } else {
-            if self.store.get(&tenant.external_id)?.is_some() {
+            if self.store.get(&tenant.external_id).await?.is_some() {
                 return Err(ValidationErrors::external_id_taken().into());
             }
-            self.store.rename(&stored.external_id, &tenant)?;
+            self.store.rename(&stored.external_id, &tenant).await?;
             // Sockets belong to the old name; for the server it is another tenant.
             self.effects.push(ApiEffect::TenantDeleted { external_id: stored.external_id });
         }

@@ -3,7 +3,8 @@
 //! Shards parse HTTP and forward an [`ApiRequest`] to the control thread that owns the store; [`handle`] answers with a response
 //! and a list of [`ApiEffect`]s for the caller to carry out, in order and before the response is sent. Nothing here knows
 //! sockets or databases: what it has to ask about the running server goes through [`Runtime`]. The caller must run one
-//! [`handle`] at a time, since an update reads and then writes. Responses contain no secret, whatever fails.
+//! [`handle`] at a time and to its end: an update reads, then writes, and may wait for the store in between, where a second call
+//! would read what the first is about to replace. Responses contain no secret, whatever fails.
 
 mod actions;
 mod auth;
@@ -157,8 +158,8 @@ impl<'a> Route<'a> {
 }
 
 /// Answers one management request. Authentication comes before everything but the choice of the route, also before 404 for
-/// an unknown tenant.
-pub fn handle(
+/// an unknown tenant. Waits for the store only, which has its own deadlines; never two at a time, see the module.
+pub async fn handle(
     request: &ApiRequest,
     store: &TenantStore,
     cipher: &Cipher,
@@ -174,14 +175,14 @@ pub fn handle(
     }
     let mut call = actions::Call { store, cipher, settings, runtime, now_unix_secs, effects: Vec::new() };
     let response = match route {
-        Route::List => call.list(),
-        Route::Create => call.create(&request.body),
-        Route::Show(id) => call.show(id),
-        Route::Update(id) => call.update(id, &request.body),
-        Route::Delete(id) => call.delete(id),
-        Route::Reload(id) => call.reload(id),
-        Route::Shutdown(id) => call.shutdown(id),
-        Route::Health(id) => call.health(id),
+        Route::List => call.list().await,
+        Route::Create => call.create(&request.body).await,
+        Route::Show(id) => call.show(id).await,
+        Route::Update(id) => call.update(id, &request.body).await,
+        Route::Delete(id) => call.delete(id).await,
+        Route::Reload(id) => call.reload(id).await,
+        Route::Shutdown(id) => call.shutdown(id).await,
+        Route::Health(id) => call.health(id).await,
     };
     // A refusal is an answer like any other; only its effects are dropped, and it has none.
     (response.unwrap_or_else(|refusal| refusal), call.effects)

@@ -62,7 +62,11 @@ impl ApiResponse {
 
 impl From<StoreError> for ApiResponse {
     fn from(error: StoreError) -> Self {
-        Self::failed(&error)
+        match error {
+            // Another node was faster.
+            StoreError::Taken { .. } => ValidationErrors::external_id_taken().into(),
+            error => Self::failed(&error),
+        }
     }
 }
 

@@ -49,9 +49,12 @@ fn secret_changed(old: &Tenant, new: &Tenant, cipher: &Cipher) -> bool {
     }
 }
 
+/// By type and not by position: a store need not keep the order.
 fn extensions_changed(old: &Tenant, new: &Tenant, cipher: &Cipher) -> bool {
     old.extensions.len() != new.extensions.len()
-        || old.extensions.iter().zip(&new.extensions).any(|(old, new)| extension_changed(old, new, cipher))
+        || old.extensions.iter().any(|old| {
+            new.extensions.iter().find(|new| new.kind == old.kind).is_none_or(|new| extension_changed(old, new, cipher))
+        })
 }
 
 fn extension_changed(old: &Extension, new: &Extension, cipher: &Cipher) -> bool {
@@ -63,7 +66,5 @@ fn extension_changed(old: &Extension, new: &Extension, cipher: &Cipher) -> bool 
                     (Ok(Some(old)), Ok(Some(new))) if old == new
                 ))
     };
-    old.kind != new.kind
-        || old.settings.len() != new.settings.len()
-        || !old.settings.iter().all(|(name, value)| same_value(name, value))
+    old.settings.len() != new.settings.len() || !old.settings.iter().all(|(name, value)| same_value(name, value))
 }

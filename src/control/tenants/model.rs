@@ -94,7 +94,7 @@ pub struct Tenant {
     pub feature_flags: Map<String, Value>,
     /// Unix seconds at which all secrets had been re-encrypted.
     pub gcm_migrated_at: Option<i64>,
-    /// At most one per type.
+    /// At most one per type; their order has no meaning.
     pub extensions: Vec<Extension>,
     /// Unix seconds.
     pub inserted_at: i64,
@@ -197,7 +197,7 @@ impl fmt::Debug for Extension {
 }
 
 /// UTC without zone designator, second precision: `2024-05-01T10:20:30`. Seconds outside the calendar give the epoch.
-fn timestamp_text(unix_secs: i64) -> String {
+pub(super) fn timestamp_text(unix_secs: i64) -> String {
     let layout = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
     OffsetDateTime::from_unix_timestamp(unix_secs).unwrap_or(OffsetDateTime::UNIX_EPOCH).format(layout).unwrap_or_default()
 }

@@ -75,7 +75,12 @@ impl Seed {
 
 impl SeedDatabase {
     fn extension(&self) -> Value {
-        json!({"type": POSTGRES_CDC_RLS, "settings": {
+        json!({"type": POSTGRES_CDC_RLS, "settings": self.settings()})
+    }
+
+    /// Settings of the tenant's extension, in plaintext.
+    pub fn settings(&self) -> Map<String, Value> {
+        let settings = json!({
             "region": "us-east-1",
             "db_host": self.host,
             "db_port": self.port.to_string(),
@@ -85,6 +90,7 @@ impl SeedDatabase {
             "poll_interval_ms": 100,
             "poll_max_record_bytes": 1_048_576,
             "ssl_enforced": false,
-        }})
+        });
+        settings.as_object().cloned().unwrap_or_default()
     }
 }

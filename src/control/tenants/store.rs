@@ -1,8 +1,9 @@
 //! Where tenants are kept.
 //!
-//! [`TenantStore`] is the seam for further kinds of store; today there is the embedded one, a redb file in the state
-//! directory. All calls block on the disk and belong on a control thread. A write is durable when its call returns. A
-//! read-modify-write is two calls: whoever changes tenants must do so from one place at a time.
+//! [`TenantStore`] has two kinds: the embedded one, a redb file in the state directory, and the Postgres registry shared with
+//! other nodes and with the reference ([`PostgresStore`]). Calls belong on the control thread: the embedded store blocks on the
+//! disk, the other one waits with a deadline. A write is durable when its call returns. A read-modify-write is two calls:
+//! whoever changes tenants must do so from one place at a time.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -13,6 +14,7 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::model::Tenant;
+use super::postgres_store::PostgresStore;
 
 /// Name of the embedded store's file in the state directory.
 pub const STORE_FILE: &str = "tenants.redb";
@@ -31,46 +33,69 @@ const TENANTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("ten
 pub enum TenantStore {
     /// A file of this process.
     Embedded(EmbeddedStore),
+    /// A database shared with other nodes.
+    Postgres(PostgresStore),
 }
 
 impl TenantStore {
     /// One tenant.
-    pub fn get(&self, external_id: &str) -> Result<Option<Tenant>, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or the record is damaged.
+    pub async fn get(&self, external_id: &str) -> Result<Option<Tenant>, StoreError> {
         match self {
             Self::Embedded(store) => store.get(external_id),
+            Self::Postgres(store) => store.get(external_id).await,
         }
     }
 
     /// All tenants, by external id.
-    pub fn list(&self) -> Result<Vec<Tenant>, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails or any record is damaged.
+    pub async fn list(&self) -> Result<Vec<Tenant>, StoreError> {
         match self {
             Self::Embedded(store) => store.list(),
+            Self::Postgres(store) => store.list().await,
         }
     }
 
     /// Inserts or replaces a tenant.
-    pub fn put(&self, tenant: &Tenant) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails; nothing has been changed then, unless the answer itself was lost.
+    pub async fn put(&self, tenant: &Tenant) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.write(None, tenant),
+            Self::Postgres(store) => store.put(tenant).await,
         }
     }
 
     /// Replaces the tenant stored under `old_external_id` by one with another external id, in one step.
-    pub fn rename(&self, old_external_id: &str, tenant: &Tenant) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] when a shared store has the new external id already, which the caller could not see coming when
+    /// another node made it; otherwise as [`TenantStore::put`].
+    pub async fn rename(&self, old_external_id: &str, tenant: &Tenant) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.write(Some(old_external_id), tenant),
+            Self::Postgres(store) => store.rename(old_external_id, tenant).await,
         }
     }
 
     /// Removes a tenant and tells whether it existed.
-    pub fn delete(&self, external_id: &str) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    /// As [`TenantStore::put`].
+    pub async fn delete(&self, external_id: &str) -> Result<bool, StoreError> {
         match self {
             Self::Embedded(store) => store.delete(external_id),
+            Self::Postgres(store) => store.delete(external_id).await,
         }
     }
 }
 
-/// A failing store. Texts name files and ids, never contents.
+/// A failing store. Texts name files, columns and ids, never contents.
 #[derive(Debug)]
 pub enum StoreError {
     /// The file could not be opened or created; it may be damaged or in use by another process.
@@ -89,6 +114,18 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The Postgres registry could not be opened, did not answer in time, or refused a statement.
+    Registry {
+        /// What was being done.
+        action: &'static str,
+        /// What the server or the connection said, without row contents.
+        reason: String,
+    },
+    /// Another tenant of the Postgres registry has this external id.
+    Taken {
+        /// The external id.
+        external_id: String,
+    },
 }
 
 impl fmt::Display for StoreError {
@@ -101,6 +138,8 @@ impl fmt::Display for StoreError {
             Self::Corrupt { external_id, reason } => {
                 write!(f, "the stored record of tenant {external_id:?} is damaged: {reason}")
             }
+            Self::Registry { action, reason } => write!(f, "the tenant database failed while {action}: {reason}"),
+            Self::Taken { external_id } => write!(f, "another tenant has the external id {external_id:?}"),
         }
     }
 }
@@ -206,7 +245,7 @@ fn decode(external_id: &str, value: &[u8]) -> Result<Tenant, StoreError> {
     }
 }
 
-fn corrupt(external_id: &str, reason: String) -> StoreError {
+pub(super) fn corrupt(external_id: &str, reason: String) -> StoreError {
     StoreError::Corrupt { external_id: external_id.to_owned(), reason }
 }
 

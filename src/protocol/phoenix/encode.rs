@@ -122,10 +122,31 @@ pub fn user_broadcast(vsn: Vsn, topic: &str, topic_json: &str, event: &str, meta
     }
 }
 
+/// A stored message for one channel that just joined (9): text with the channel's join reference, or kind 4 where the payload
+/// is binary. `None` when the serializer cannot carry it.
+pub fn replayed(
+    vsn: Vsn,
+    join_ref: &str,
+    topic: &str,
+    topic_json: &str,
+    event: &str,
+    metadata: &str,
+    body: UserBody<'_>,
+) -> Option<Bytes> {
+    match body {
+        UserBody::Json(json) => Some(user_envelope(vsn, join_ref, topic_json, event, metadata, json)),
+        UserBody::Binary(_) => user_broadcast(vsn, topic, topic_json, event, metadata, body),
+    }
+}
+
 /// A user broadcast with a JSON payload as text in either version (the HTTP batch endpoint, 8.3).
 pub fn user_text(vsn: Vsn, topic_json: &str, event: &str, metadata: &str, payload_json: &str) -> Bytes {
+    user_envelope(vsn, "null", topic_json, event, metadata, payload_json)
+}
+
+fn user_envelope(vsn: Vsn, join_ref: &str, topic_json: &str, event: &str, metadata: &str, payload_json: &str) -> Bytes {
     let hint = payload_json.len() + event.len() + metadata.len() + 64;
-    Envelope { join_ref: "null", reference: "null", topic_json, event: "broadcast" }.write(vsn, hint, |out| {
+    Envelope { join_ref, reference: "null", topic_json, event: "broadcast" }.write(vsn, hint, |out| {
         out.extend_from_slice(b"{\"type\":\"broadcast\",\"event\":");
         write_string(out, event);
         out.extend_from_slice(b",\"payload\":");

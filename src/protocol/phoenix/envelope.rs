@@ -52,6 +52,16 @@ pub enum UserBody<'a> {
     Binary(&'a [u8]),
 }
 
+impl UserBody<'_> {
+    /// Bytes of text or of data.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Json(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// Why a frame was dropped; decides the log code of 3.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::protocol::jwt::{ClaimValidators, Keys, sign_hs256};
 use crate::protocol::phoenix::Vsn;
+use crate::realtime::database::{Answer, Asker, DatabaseRefusal, Permissions, Question};
 use crate::realtime::tenant::{Limits, TenantConfig, TenantShared};
 use crate::realtime::{ConnId, Effects, Frame, Hub, HubSettings, Now, OpenSocket, PeerMail, Timer, Token};
 
@@ -28,6 +29,7 @@ pub struct Recorder {
     pub sockets: BTreeMap<u32, Vec<Got>>,
     pub timers: Vec<(u64, Timer)>,
     pub mail: Vec<(u16, PeerMail)>,
+    pub questions: Vec<Question>,
     random: u64,
 }
 
@@ -56,6 +58,10 @@ impl Effects for Recorder {
 
     fn peer(&mut self, shard: u16, mail: PeerMail) {
         self.mail.push((shard, mail));
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.questions.push(question);
     }
 
     fn random(&mut self) -> [u8; 16] {
@@ -100,6 +106,7 @@ fn config(limits: Limits) -> TenantConfig {
         suspended: false,
         private_only: false,
         presence_enabled: false,
+        has_database: false,
         limits,
     }
 }
@@ -141,6 +148,7 @@ impl World {
         next.suspended = self.config.suspended;
         next.private_only = self.config.private_only;
         next.presence_enabled = self.config.presence_enabled;
+        next.has_database = self.config.has_database;
         change(&mut next);
         let shared_config = Arc::new(next);
         for (hub, _) in &mut self.hubs {
@@ -156,7 +164,7 @@ impl World {
     pub fn open(&mut self, shard: u16, vsn: Vsn) -> Client {
         let token = self.token(3_600);
         let (hub, recorder) = &mut self.hubs[usize::from(shard)];
-        let ConnId { slot, .. } = hub.open(OpenSocket { tenant: 0, vsn, token });
+        let ConnId { slot, .. } = hub.open(OpenSocket { tenant: 0, vsn, token, headers: None });
         recorder.sockets.insert(slot, Vec::new());
         Client { shard, slot }
     }
@@ -230,6 +238,17 @@ impl World {
                 self.act(shard, |hub, recorder| hub.timer(timer, now, recorder));
             }
         }
+    }
+
+    /// Takes what a shard has asked.
+    pub fn questions(&mut self, shard: u16) -> Vec<Question> {
+        std::mem::take(&mut self.hubs[usize::from(shard)].1.questions)
+    }
+
+    /// Answers a question of a shard.
+    pub fn answer(&mut self, shard: u16, asker: Asker, outcome: Result<Permissions, DatabaseRefusal>) {
+        let now = self.now;
+        self.act(shard, |hub, recorder| hub.answered(Answer { asker, outcome }, now, recorder));
     }
 
     /// Takes what a client got so far.

@@ -9,10 +9,10 @@ use super::super::http::Request;
 use super::super::{Shard, State, now};
 use super::body::Body;
 use super::messages::{Message, PAYLOAD_TOO_LARGE, read_batch};
-use super::{TenantRequest, enter};
+use super::{TenantRequest, enter, permission};
 use crate::protocol::http1::{Response, query_param};
 use crate::protocol::phoenix::envelope::UserBody;
-use crate::protocol::phoenix::json::is_object;
+use crate::protocol::phoenix::json::{is_object, member};
 use crate::realtime::{Form, Publication, payload_size};
 
 const UNAUTHORIZED: &str = "Unauthorized";
@@ -41,19 +41,28 @@ pub(super) async fn batch(shard: &Rc<Shard>, request: &Request, body: &Body) -> 
     if average + messages.len() as f64 > tenant.limit() as f64 {
         return tenant.refuse(429, "Too many messages to broadcast, please reduce the batch size");
     }
+    let allowed = permission::allowed_topics(shard, &tenant, request, &messages).await;
     let mut state = shard.state.borrow_mut();
     let State { hub, io, .. } = &mut *state;
-    // Private messages need the tenant's database to be allowed; where there is none they are skipped like denied ones.
-    for Message { sub_topic, event, payload, metadata, .. } in messages.iter().filter(|message| !message.private) {
+    for Message { sub_topic, event, payload, private, metadata } in &messages {
+        // Messages to topics that the token may not write are dropped without a word.
+        if *private && !allowed.contains(sub_topic.as_ref()) {
+            continue;
+        }
         let body = UserBody::Json(payload);
-        let publication = Publication { private: false, sub_topic, event, metadata, body, form: Form::Text };
-        hub.publish(tenant.index, &publication, now(), io);
+        let publication = Publication { private: *private, sub_topic, event, metadata, body, form: Form::Text };
+        hub.publish(&tenant.shared, &publication, now(), io);
     }
     tenant.with_rate(Response::empty(202))
 }
 
 /// The single-message endpoint.
 pub(super) async fn single(shard: &Rc<Shard>, request: &Request, sub_topic: &str, event: &str, body: &Body) -> Response {
+    let private = match body {
+        Body::Json(text) => member(text, "private").map(|value| matches!(value, "true" | "\"true\"")),
+        Body::Absent | Body::Bytes(_) | Body::Unread => None,
+    };
+    let private = private.unwrap_or_else(|| query_param(&request.query, "private").as_deref() == Some("true"));
     let body = match body {
         Body::Absent => UserPayload::Json(Cow::Borrowed("{}")),
         Body::Json(text) if is_object(text) => UserPayload::Json(Cow::Borrowed(text)),
@@ -90,17 +99,21 @@ pub(super) async fn single(shard: &Rc<Shard>, request: &Request, sub_topic: &str
     if tenant.shared.events_average() >= tenant.limit() as f64 {
         return tenant.refuse(429, "You have exceeded your rate limit");
     }
-    if query_param(&request.query, "private").as_deref() == Some("true") {
-        return tenant.refuse(422, "Tenant database unavailable");
+    if private {
+        match permission::may_write(shard, &tenant, request, sub_topic).await {
+            Ok(true) => {}
+            Ok(false) => return tenant.refuse(403, UNAUTHORIZED),
+            Err(refusal) => return permission::refused(&tenant, &refusal),
+        }
     }
     let body = match &body {
         UserPayload::Json(text) => UserBody::Json(text),
         UserPayload::Binary(bytes) => UserBody::Binary(bytes),
     };
-    let publication = Publication { private: false, sub_topic, event, metadata: "", body, form: Form::Binary };
+    let publication = Publication { private, sub_topic, event, metadata: "", body, form: Form::Binary };
     let mut state = shard.state.borrow_mut();
     let State { hub, io, .. } = &mut *state;
-    hub.publish(tenant.index, &publication, now(), io);
+    hub.publish(&tenant.shared, &publication, now(), io);
     tenant.with_rate(Response::empty(202))
 }
 
@@ -123,7 +136,7 @@ async fn admit(shard: &Rc<Shard>, request: &Request) -> Result<TenantRequest, Re
 }
 
 /// `Authorization: Bearer TOKEN`, the scheme in any case; another scheme or an empty header falls back to `apikey`.
-fn bearer(request: &Request) -> Option<&str> {
+pub(super) fn bearer(request: &Request) -> Option<&str> {
     match request.authorization.first().map(String::as_str) {
         None | Some("") => request.api_key.as_deref(),
         Some(value) => match value.split(' ').collect::<Vec<_>>()[..] {

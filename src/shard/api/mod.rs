@@ -5,6 +5,7 @@
 mod body;
 mod broadcast;
 mod messages;
+mod permission;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,7 +46,6 @@ pub(super) async fn handle(shard: &Rc<Shard>, request: &Request, raw_body: Bytes
 
 /// A tenant-facing request past tenant lookup and the request rate (protocol 16.3).
 struct TenantRequest {
-    index: u32,
     config: Arc<TenantConfig>,
     shared: Arc<TenantShared>,
     rolling: i64,
@@ -79,11 +79,11 @@ async fn enter(shard: &Rc<Shard>, request: &Request) -> Result<TenantRequest, Re
     let external_id = request.external_id.as_deref().unwrap_or("");
     let index = shard.find_tenant(external_id).await.map_err(|_| error(503, "Tenant registry unavailable"))?;
     let unknown = || error(401, "Tenant not found in database");
-    let index = index.ok_or_else(unknown)?;
+    index.ok_or_else(unknown)?;
     let state = shard.state.borrow();
     let (_, config, shared) = state.hub.tenant(external_id).ok_or_else(unknown)?;
     shared.cell(shard.settings.shard).http_requests.add(1);
-    let tenant = TenantRequest { index, config: config.clone(), shared: shared.clone(), rolling: shared.http_average() as i64 };
+    let tenant = TenantRequest { config: config.clone(), shared: shared.clone(), rolling: shared.http_average() as i64 };
     if tenant.rolling >= tenant.limit() {
         return Err(tenant.refuse(429, "Too many requests"));
     }
@@ -109,7 +109,7 @@ async fn forward(shard: &Rc<Shard>, request: &Request, method: &str, path: &[&st
             response.body = body;
             headers.into_iter().fold(response, |response, (name, value)| response.with_header(name, value))
         }
-        Some(Reply::Tenant { .. } | Reply::Failed(_)) => by_format(request, 500, "Internal Server Error"),
+        Some(Reply::Tenant { .. } | Reply::Database(_) | Reply::Failed(_)) => by_format(request, 500, "Internal Server Error"),
         None => by_format(request, 503, "Service Unavailable"),
     }
 }

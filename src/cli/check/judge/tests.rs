@@ -59,7 +59,7 @@ fn everything_but_ok_has_advice() {
     host.somaxconn = Some(128);
     host.huge_pages = Some("always".to_owned());
     host.state_dir = Err("no".to_owned());
-    let findings = judge(&config(&[("NUM_ACCEPTORS", "1"), ("RUN_JANITOR", "1")]), &host);
+    let findings = judge(&config(&[("NUM_ACCEPTORS", "1"), ("PROM_POLL_RATE", "1")]), &host);
     for finding in &findings {
         assert_eq!(finding.verdict == Verdict::Ok, finding.advice.is_none(), "{finding:?}");
     }

@@ -89,7 +89,7 @@ fn refusal_comes_before_everything_else() {
     ] {
         assert_eq!(server.handle(&request(method, path, &[])), (empty(403), vec![]), "{method} {path}");
     }
-    assert!(server.store.get("t1").unwrap().is_some());
+    assert!(block_on(server.store.get("t1")).unwrap().is_some());
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Server {
     }
 
     fn handle(&self, request: &ApiRequest) -> (ApiResponse, Vec<ApiEffect>) {
-        handle(request, &self.store, &self.cipher, &self.settings, &self.runtime)
+        block_on(handle(request, &self.store, &self.cipher, &self.settings, &self.runtime))
     }
 
     fn send(&self, method: &str, path: &str, body: impl Into<Option<Value>>) -> (ApiResponse, Vec<ApiEffect>) {
@@ -88,6 +88,10 @@ impl Server {
         assert_eq!((response.status, effects), (200, vec![]));
         response.body.unwrap()["data"].clone()
     }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 fn request(method: &str, path: &str, authorization: &[&str]) -> ApiRequest {

@@ -32,9 +32,9 @@ fn health_follows_connection_users_and_migrations() {
         (down, 0, 80, false, migrate),
     ] {
         server.runtime = FakeRuntime { users, database, region: Some("us-east-1".to_owned()) };
-        let stored = server.store.get("t1").unwrap().unwrap();
+        let stored = block_on(server.store.get("t1")).unwrap().unwrap();
         let stored = crate::control::tenants::Tenant { migrations_ran: migrations, ..stored };
-        server.store.put(&stored).unwrap();
+        block_on(server.store.put(&stored)).unwrap();
         let (response, seen) = server.send("GET", "/api/tenants/t1/health", None);
         assert_eq!((response.status, seen), (200, effects));
         let wanted = json!({"healthy": healthy, "db_connected": database.connected,
@@ -71,4 +71,11 @@ fn a_failing_store_is_an_internal_error_without_details() {
         let failure = response.failure.unwrap();
         assert!(failure.contains("\"t1\"") && !failure.contains("leaked"), "{failure}");
     }
+}
+
+#[test]
+fn an_external_id_another_node_took_first_is_a_validation_error() {
+    let response = ApiResponse::from(crate::control::tenants::StoreError::Taken { external_id: "t2".to_owned() });
+    assert_eq!((response.status, response.failure), (422, None));
+    assert_eq!(response.body, Some(json!({"errors": {"external_id": ["has already been taken"]}})));
 }

@@ -34,3 +34,14 @@ fn equal_plaintext_under_another_ciphertext_is_no_change() {
     two.jwt_secret = Some("g1:unreadable".to_owned());
     assert!(ChangeEffects::between(&one, &two, &cipher()).disconnect);
 }
+
+#[test]
+fn the_order_of_extensions_has_no_meaning() {
+    let other = json!({"type": "other", "settings": {}});
+    let one = new_tenant(json!({"extensions": [other, with_setting("region", json!("eu"))]})).unwrap();
+    let mut two = one.clone();
+    two.extensions.reverse();
+    assert_eq!(ChangeEffects::between(&one, &two, &cipher()), ChangeEffects::default());
+    two.extensions[0].kind = "third".to_owned();
+    assert!(ChangeEffects::between(&one, &two, &cipher()).restart_database);
+}

@@ -1,31 +1,52 @@
-//! The embedded store: durability, privacy, damage.
+//! Stores: what holds for each of them, and durability, privacy and damage of the embedded one.
 
 use super::*;
+use crate::control::tenants::postgres_store::settings_for_tests as postgres_settings;
 
 fn open(folder: &tempfile::TempDir) -> TenantStore {
     TenantStore::Embedded(EmbeddedStore::open(folder.path()).unwrap())
 }
 
-#[test]
-fn stored_tenants_survive_reopening() {
+fn tenant_with_database() -> Tenant {
+    new_tenant(json!({"extensions": [with_setting("region", json!("eu"))], "max_client_presence_events_per_window": 3})).unwrap()
+}
+
+/// What holds for every store: `before` has nothing stored, `after` is the same store opened again.
+async fn check_storing(before: TenantStore, after: impl AsyncFnOnce() -> TenantStore) {
+    let tenant = tenant_with_database();
+    assert!(before.get("t1").await.unwrap().is_none());
+    assert!(before.list().await.unwrap().is_empty());
+    before.put(&tenant).await.unwrap();
+    drop(before);
+    let store = after().await;
+    assert!(store.get("t1").await.unwrap() == Some(tenant.clone()));
+    assert!(store.list().await.unwrap() == vec![tenant.clone()]);
+    let renamed = Tenant { external_id: "t0".to_owned(), ..tenant.clone() };
+    store.rename("t1", &renamed).await.unwrap();
+    assert!(store.list().await.unwrap() == vec![renamed.clone()]);
+    let second = Tenant { external_id: "T1".to_owned(), ..tenant_with_database() };
+    store.put(&second).await.unwrap();
+    assert!(store.list().await.unwrap() == vec![second, renamed.clone()], "ordered by bytes");
+    let replaced = Tenant { extensions: Vec::new(), ..Tenant { external_id: "t0".to_owned(), ..tenant_with_database() } };
+    store.put(&replaced).await.unwrap();
+    assert!(store.get("t0").await.unwrap() == Some(replaced), "a new record under the same external id replaces the old one");
+    assert!(store.delete("t0").await.unwrap());
+    assert!(!store.delete("t0").await.unwrap());
+    assert!(store.delete("T1").await.unwrap());
+    assert!(store.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_embedded_store_keeps_tenants() {
     let folder = tempfile::tempdir().unwrap();
-    let tenant =
-        new_tenant(json!({"extensions": [with_setting("region", json!("eu"))], "max_client_presence_events_per_window": 3}));
-    let tenant = tenant.unwrap();
-    {
-        let store = open(&folder);
-        assert!(store.get("t1").unwrap().is_none());
-        store.put(&tenant).unwrap();
-    }
-    let store = open(&folder);
-    assert!(store.get("t1").unwrap() == Some(tenant.clone()));
-    assert!(store.list().unwrap() == vec![tenant.clone()]);
-    let renamed = Tenant { external_id: "t0".to_owned(), ..tenant };
-    store.rename("t1", &renamed).unwrap();
-    assert!(store.list().unwrap() == vec![renamed]);
-    assert!(store.delete("t0").unwrap());
-    assert!(!store.delete("t0").unwrap());
-    assert!(store.list().unwrap().is_empty());
+    check_storing(open(&folder), async || open(&folder)).await;
+}
+
+#[tokio::test]
+async fn the_postgres_store_keeps_tenants() {
+    let settings = postgres_settings(&crate::local_postgres::testing::server().database().await);
+    let open = async || TenantStore::Postgres(PostgresStore::open(&settings).await.unwrap());
+    check_storing(open().await, open).await;
 }
 
 #[test]
@@ -50,8 +71,8 @@ fn a_damaged_file_gives_a_clear_error() {
     assert!(matches!(EmbeddedStore::open(missing), Err(StoreError::Open { .. })));
 }
 
-#[test]
-fn a_damaged_record_names_its_tenant_only() {
+#[tokio::test]
+async fn a_damaged_record_names_its_tenant_only() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = EmbeddedStore::open(folder.path()).unwrap();
     embedded.put_raw("t1", b"\x01{\"id\":\"s3cret\"}");
@@ -59,10 +80,10 @@ fn a_damaged_record_names_its_tenant_only() {
     embedded.put_raw("t3", b"");
     let store = TenantStore::Embedded(embedded);
     for id in ["t1", "t2", "t3"] {
-        let text = store.get(id).unwrap_err().to_string();
+        let text = store.get(id).await.unwrap_err().to_string();
         assert!(text.contains(id) && !text.contains("s3cret"), "{text}");
     }
-    assert!(store.list().is_err());
+    assert!(store.list().await.is_err());
 }
 
 #[test]

@@ -1,0 +1,100 @@
+//! Capture: what is written to a tenant's database, on its way to the shards (section 11).
+//!
+//! One walsender connection per tenant streams the rows of `realtime.messages` through a permanent slot that only this
+//! tenant uses. Being the slot's one active reader is the lease: another node that wants it waits until it is free and goes
+//! on where the first one stopped. Positions are acknowledged after their rows were handed to a shard, so a lost
+//! connection loses nothing the slot still holds. Whoever stops using the database drops the slot, because an orphaned one
+//! would hold back the tenant's log for good; after a crash the next start takes it over.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `stream` | one connection: events, acknowledgements, watchdog |
+//! | `slot` | the slot: opened or taken over, looked at, dropped |
+//! | `rows` | from a row to a message |
+//! | `walsender` | the replication protocol |
+
+mod rows;
+mod slot;
+mod stream;
+mod walsender;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::database::backoff::Backoff;
+use super::database::{Live, TenantDatabase, random};
+use super::plane::Plane;
+use crate::telemetry::Code;
+use stream::{Progress, StreamError};
+
+/// Pauses between attempts to stream (3.4).
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// Pause before the first attempt after a stream that worked: the old session is gone by then.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Pause while another node streams: how long a takeover takes.
+const LEASE_PAUSE: Duration = Duration::from_secs(5);
+
+/// After this long without a stream the whole database has to be started over (3.4).
+const RECOVERY_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Streams until the database is told to end, then drops the slot. Returns earlier only when streaming failed for two hours.
+pub async fn run(plane: &Rc<Plane>, database: &Rc<TenantDatabase>, live: &Rc<Live>) {
+    let slot = slot_name(plane, database, live);
+    let mut progress = Progress::default();
+    let mut backoff = Backoff::new(RETRY_PAUSES.0, RETRY_PAUSES.1);
+    let mut down_since = Instant::now();
+    let mut other_node_noted = false;
+    while !database.is_stopped() {
+        let outcome = stream::serve(plane, database, live, &slot, &mut progress).await;
+        let was_up = database.shared().stream_ready.load(std::sync::atomic::Ordering::Acquire);
+        database.set_stream_ready(false);
+        let Err(error) = outcome else { break };
+        if was_up {
+            backoff.reset();
+            down_since = Instant::now();
+        }
+        let pause = match &error {
+            StreamError::HeldByOther => {
+                if !std::mem::replace(&mut other_node_noted, true) {
+                    tracing::info!(external_id = %database.external_id(), "another node streams the tenant's database: waiting for its slot {slot}");
+                }
+                down_since = Instant::now();
+                LEASE_PAUSE
+            }
+            _ => {
+                other_node_noted = false;
+                error.log(database.external_id(), was_up);
+                if was_up { FIRST_RETRY_PAUSE } else { backoff.next(random()) }
+            }
+        };
+        if down_since.elapsed() >= RECOVERY_MAX {
+            Code::ReplicationRecoveryWindowExceeded.log(database.external_id(), error);
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = database.stopped() => {}
+        }
+    }
+    if progress.owns_slot {
+        slot::drop(live, &slot).await;
+    }
+}
+
+/// A name that no other tenant, database or deployment has in the same cluster, at most 63 bytes of `[a-z0-9_]`.
+fn slot_name(plane: &Plane, database: &TenantDatabase, live: &Live) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    context.update(database.external_id().as_bytes());
+    context.update(b"\0");
+    context.update(live.settings.name.as_bytes());
+    let digest = context.finish();
+    let hash: String = digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    match &plane.config.tenant_database.slot_name_suffix {
+        Some(suffix) => format!("ringcast_{hash}_{suffix}"),
+        None => format!("ringcast_{hash}"),
+    }
+}

@@ -1,0 +1,398 @@
+//! One replication connection of a tenant: from opening its slot until the stream breaks or is not wanted any more.
+//!
+//! Rows go to the tenant's home shard in batches, in commit order, no faster than the shard takes them; the server is told of
+//! a position only then. A transaction may be large: its rows are not collected, so after a break in the middle of one the
+//! rows that were handed over already are counted off when it comes again.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use tokio::time::Instant;
+
+use super::rows::MessageColumns;
+use super::slot::{self, Health};
+use super::walsender::{Event, SqlState, Streaming, WalsenderError};
+use crate::control::database::dial::{DialError, Stream};
+use crate::control::database::{Live, TenantDatabase};
+use crate::control::plane::Plane;
+use crate::mailbox::ToShard;
+use crate::protocol::pgoutput::{ChangeHead, DecodeError, Lsn, Message, Relation};
+use crate::realtime::database::StoredMessage;
+use crate::telemetry::Code;
+
+/// Rows and bytes handed over at once: enough to make the mailbox cheap, little enough to reach clients at once.
+const BATCH_ROWS_MAX: usize = 256;
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// How often a position that moved is acknowledged without being asked for.
+const STATUS_PERIOD: Duration = Duration::from_secs(1);
+
+/// A server that was asked for a sign of life has this long (11.4).
+const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(60);
+
+/// Transactions that were committed longer ago than this when a slot of an earlier process is taken over are not sent any
+/// more: nobody waits for them, and they can be replayed.
+const TAKEOVER_AGE_US_MAX: i64 = 120_000_000;
+
+/// Rows that could not be broadcast are logged at most this often.
+const DROP_LOG_PERIOD: Duration = Duration::from_secs(1);
+
+/// What survives a connection.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Everything committed before this was handed over.
+    pub handed_over: Lsn,
+    /// Rows of the transaction with this commit position that were handed over before the connection broke.
+    partial: Option<(Lsn, u64)>,
+    /// This process has streamed from the slot.
+    pub owns_slot: bool,
+    /// The slot is of no more use.
+    pub renew_slot: bool,
+}
+
+impl Progress {
+    /// With a slot that this process has just made.
+    pub fn of_new_slot() -> Self {
+        Self { owns_slot: true, ..Self::default() }
+    }
+}
+
+/// Why there is no stream.
+#[derive(Debug)]
+pub enum StreamError {
+    /// Another node streams.
+    HeldByOther,
+    /// No connection.
+    Dial(DialError),
+    /// The protocol or the server failed.
+    Walsender(WalsenderError),
+    /// A message that no server sends.
+    Decode(DecodeError),
+    /// The server ended the stream.
+    Ended,
+    /// No sign of life.
+    Silent,
+    /// The slot is gone or nobody reads it.
+    NotAlive,
+    /// The slot holds back too much.
+    Lag {
+        /// Bytes of log.
+        bytes: i64,
+    },
+}
+
+impl StreamError {
+    /// Logs it under its code; `was_up`: the stream had worked.
+    pub fn log(&self, external_id: &str, was_up: bool) {
+        let code = match self {
+            Self::Silent => Code::ReplicationConnectionWatchdogTimeout,
+            Self::NotAlive => Code::ReplicationSlotNotAlive,
+            Self::Lag { .. } => Code::ReplicationSlotLagTooHigh,
+            Self::Walsender(error) if is_out_of_senders(error) => Code::ReplicationMaxWalSendersReached,
+            _ if was_up => Code::ReplicationConnectionDown,
+            Self::Walsender(WalsenderError::Timeout(_)) | Self::Dial(DialError::Timeout) => Code::ReplicationConnectionTimeout,
+            _ => Code::StartReplicationFailed,
+        };
+        code.log(external_id, self);
+    }
+}
+
+fn is_out_of_senders(error: &WalsenderError) -> bool {
+    matches!(error.sqlstate(), Some(SqlState::TOO_MANY_CONNECTIONS | SqlState::CONFIGURATION_LIMIT_EXCEEDED))
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeldByOther => f.write_str("another node streams"),
+            Self::Dial(error) => error.fmt(f),
+            Self::Walsender(error) => error.fmt(f),
+            Self::Decode(error) => error.fmt(f),
+            Self::Ended => f.write_str("the server ended the replication stream"),
+            Self::Silent => f.write_str("the replication stream gives no sign of life"),
+            Self::NotAlive => f.write_str("the replication slot is gone or inactive"),
+            Self::Lag { bytes } => write!(f, "the replication slot holds back {bytes} bytes of log: it is made anew"),
+        }
+    }
+}
+
+impl From<WalsenderError> for StreamError {
+    fn from(error: WalsenderError) -> Self {
+        match error.sqlstate() {
+            Some(SqlState::OBJECT_IN_USE) => Self::HeldByOther,
+            _ => Self::Walsender(error),
+        }
+    }
+}
+
+/// Streams until the database is told to end.
+///
+/// # Errors
+/// Why the stream broke, or could not be started.
+pub async fn serve(
+    plane: &Rc<Plane>,
+    database: &Rc<TenantDatabase>,
+    live: &Rc<Live>,
+    slot: &str,
+    progress: &mut Progress,
+) -> Result<(), StreamError> {
+    let opened = tokio::select! {
+        opened = slot::open(live, slot, progress) => opened,
+        () = database.stopped() => return Ok(()),
+    };
+    let takes_over = !progress.owns_slot;
+    let streaming = opened.inspect_err(|error| note_lost_slot(error, progress))?;
+    progress.owns_slot = true;
+    progress.renew_slot = false;
+    database.set_stream_ready(true);
+    tracing::info!(external_id = %database.external_id(), "streaming broadcasts of the tenant's database through slot {slot}");
+    let home = plane.post.home_of(database.external_id());
+    let session = Session {
+        plane,
+        database,
+        live,
+        slot,
+        home,
+        takes_over,
+        relations: HashMap::new(),
+        transaction: None,
+        batch: Vec::new(),
+        batch_bytes: 0,
+        dropped: 0,
+        dropped_logged: Instant::now() - DROP_LOG_PERIOD,
+    };
+    session.pump(streaming, progress).await.inspect_err(|error| note_lost_slot(error, progress))
+}
+
+/// Some errors say that the slot will never work again.
+fn note_lost_slot(error: &StreamError, progress: &mut Progress) {
+    let is_lost = match error {
+        StreamError::Lag { .. } => true,
+        StreamError::Walsender(error) => {
+            matches!(error.sqlstate(), Some(SqlState::UNDEFINED_OBJECT | SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE))
+        }
+        _ => false,
+    };
+    progress.renew_slot |= is_lost;
+}
+
+struct Transaction {
+    final_lsn: Lsn,
+    rows: u64,
+    /// Rows that were handed over on an earlier connection.
+    skipped: u64,
+    is_stale: bool,
+}
+
+struct Session<'a> {
+    plane: &'a Rc<Plane>,
+    database: &'a Rc<TenantDatabase>,
+    live: &'a Rc<Live>,
+    slot: &'a str,
+    home: u16,
+    takes_over: bool,
+    /// `None` for tables that are not `realtime.messages`.
+    relations: HashMap<u32, Option<MessageColumns>>,
+    transaction: Option<Transaction>,
+    batch: Vec<StoredMessage>,
+    batch_bytes: usize,
+    dropped: u64,
+    dropped_logged: Instant,
+}
+
+type Check<'a> = Pin<Box<dyn Future<Output = Option<Health>> + 'a>>;
+
+impl Session<'_> {
+    async fn pump(mut self, mut streaming: Streaming<Stream>, progress: &mut Progress) -> Result<(), StreamError> {
+        let config = &self.plane.config.tenant_database;
+        let (live, slot) = (self.live, self.slot);
+        let mut statuses = tokio::time::interval(STATUS_PERIOD);
+        statuses.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut checks = tokio::time::interval(Duration::from_millis(config.stream_check_ms));
+        checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        checks.reset();
+        let mut silent_since: Option<Instant> = None;
+        let mut check: Option<Check<'_>> = None;
+        loop {
+            let silence_over = silent_since.map(|since| since + SIGN_OF_LIFE_MAX);
+            tokio::select! {
+                () = self.database.stopped() => {
+                    let _ = streaming.finish().await;
+                    return Ok(());
+                }
+                event = streaming.next() => {
+                    silent_since = None;
+                    self.take_in(event?, &mut streaming, progress).await?;
+                }
+                _ = statuses.tick() => {
+                    if progress.handed_over > streaming.acknowledged() {
+                        streaming.send_status(progress.handed_over, false).await?;
+                    }
+                }
+                _ = checks.tick() => {
+                    streaming.send_status(progress.handed_over, true).await?;
+                    silent_since.get_or_insert_with(Instant::now);
+                    check.get_or_insert_with(|| Box::pin(slot::health(live, slot)));
+                }
+                health = async { check.as_mut().expect("the branch is off without one").await }, if check.is_some() => {
+                    check = None;
+                    self.judge(health)?;
+                }
+                () = tokio::time::sleep_until(silence_over.unwrap_or_else(Instant::now)), if silence_over.is_some() => {
+                    return Err(StreamError::Silent);
+                }
+            }
+        }
+    }
+
+    fn judge(&self, health: Option<Health>) -> Result<(), StreamError> {
+        let Some(health) = health else {
+            Code::ReplicationSlotCheckSkipped.log(self.database.external_id(), "the replication slot could not be looked at");
+            return Ok(());
+        };
+        if !health.is_active {
+            return Err(StreamError::NotAlive);
+        }
+        let own_max = self.plane.config.tenant_database.slot_lag_bytes_max;
+        let own_max = i64::try_from(own_max).ok().filter(|max| *max > 0);
+        let server_max = health.keep_bytes_max.map(|max| max / 2);
+        match own_max.into_iter().chain(server_max).min() {
+            Some(max) if health.lag_bytes > max => Err(StreamError::Lag { bytes: health.lag_bytes }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in an event and everything that came with it, and hands the rows over.
+    async fn take_in(
+        &mut self,
+        event: Event,
+        streaming: &mut Streaming<Stream>,
+        progress: &mut Progress,
+    ) -> Result<(), StreamError> {
+        let mut next = Some(event);
+        let mut reply_requested = false;
+        let mut committed = progress.handed_over;
+        while let Some(event) = next {
+            match event {
+                Event::Data { server_time_us, payload, .. } => {
+                    if let Some(end) = self.message(&payload, server_time_us, progress)? {
+                        committed = end;
+                    }
+                }
+                Event::Oversized { head, payload_bytes, .. } => self.oversized(&head, payload_bytes),
+                Event::KeepAlive { end, reply_requested: requested, .. } => {
+                    reply_requested |= requested;
+                    if self.transaction.is_none() {
+                        committed = committed.max(end);
+                    }
+                }
+                Event::Ended => return Err(StreamError::Ended),
+            }
+            if self.batch.len() >= BATCH_ROWS_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
+                self.hand_over(progress).await;
+                progress.handed_over = committed;
+            }
+            next = streaming.next_buffered()?;
+        }
+        self.hand_over(progress).await;
+        progress.handed_over = committed;
+        if reply_requested {
+            streaming.send_status(progress.handed_over, false).await?;
+        }
+        Ok(())
+    }
+
+    /// One message of the plug-in; the position behind a transaction that is complete.
+    fn message(&mut self, payload: &[u8], server_time_us: i64, progress: &Progress) -> Result<Option<Lsn>, StreamError> {
+        match Message::decode(payload).map_err(StreamError::Decode)? {
+            Message::Begin { final_lsn, commit_time_us, .. } => {
+                let skipped = progress.partial.filter(|(partial, _)| *partial == final_lsn).map_or(0, |(_, rows)| rows);
+                let is_stale = self.takes_over && server_time_us.saturating_sub(commit_time_us) > TAKEOVER_AGE_US_MAX;
+                self.transaction = Some(Transaction { final_lsn, rows: 0, skipped, is_stale });
+            }
+            Message::Relation(relation) => {
+                let columns = MessageColumns::find(&Relation::from(&relation));
+                self.relations.insert(relation.id, columns);
+            }
+            Message::Insert { relation, new } => {
+                if let Some(Some(columns)) = self.relations.get(&relation).copied()
+                    && self.is_new_row()
+                {
+                    self.row(columns.message(&new, self.payload_bytes_max()));
+                }
+            }
+            Message::Commit { end_lsn, .. } => {
+                self.transaction = None;
+                return Ok(Some(end_lsn));
+            }
+            Message::Update { .. }
+            | Message::Delete { .. }
+            | Message::Truncate { .. }
+            | Message::Origin { .. }
+            | Message::Type { .. }
+            | Message::Message { .. } => {}
+        }
+        Ok(None)
+    }
+
+    /// Counts a row of the transaction; false when it was handed over before or is too old.
+    fn is_new_row(&mut self) -> bool {
+        let Some(transaction) = &mut self.transaction else { return false };
+        transaction.rows += 1;
+        transaction.rows > transaction.skipped && !transaction.is_stale
+    }
+
+    fn payload_bytes_max(&self) -> u64 {
+        let registry = self.plane.registry.borrow();
+        registry.get(self.database.external_id()).map_or(0, |entry| entry.config.limits.payload_bytes_max)
+    }
+
+    fn is_limited(&self) -> bool {
+        let registry = self.plane.registry.borrow();
+        let limit = registry.get(self.database.external_id()).map_or(0, |entry| entry.config.limits.events_per_second_max);
+        self.database.shared().events_average() >= limit as f64
+    }
+
+    fn row(&mut self, message: Result<StoredMessage, &'static str>) {
+        let message = if self.is_limited() { Err("too_many_requests") } else { message };
+        match message {
+            Ok(message) => {
+                self.batch_bytes += message.body.as_user_body().bytes();
+                self.batch.push(message);
+            }
+            Err(what) => self.note_dropped(what),
+        }
+    }
+
+    fn oversized(&mut self, head: &[u8], payload_bytes: usize) {
+        let is_message = ChangeHead::peek(head).is_some_and(|head| matches!(self.relations.get(&head.relation), Some(Some(_))));
+        if is_message && self.is_new_row() {
+            tracing::debug!("a row of {payload_bytes} bytes is not read");
+            self.note_dropped("payload_size_exceeded");
+        }
+    }
+
+    fn note_dropped(&mut self, what: &str) {
+        self.dropped += 1;
+        if self.dropped_logged.elapsed() >= DROP_LOG_PERIOD {
+            let text = format!("{what} ({} rows since the last such line)", self.dropped);
+            Code::UnableToBroadcastChanges.log(self.database.external_id(), text);
+            self.dropped = 0;
+            self.dropped_logged = Instant::now();
+        }
+    }
+
+    async fn hand_over(&mut self, progress: &mut Progress) {
+        if !self.batch.is_empty() {
+            self.plane.post.has_room(self.home).await;
+            let messages = std::mem::take(&mut self.batch);
+            self.batch_bytes = 0;
+            self.plane.post.send(self.home, ToShard::Stored { shared: self.database.shared().clone(), messages });
+        }
+        progress.partial = self.transaction.as_ref().map(|transaction| (transaction.final_lsn, transaction.rows));
+    }
+}

@@ -1,0 +1,60 @@
+//! The control plane's ends of the shards' mailboxes, shared by everything that runs on its thread.
+
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use crate::mailbox::{Sender, ToShard};
+
+/// Pause before a full mailbox is looked at again; a ring holds more than a shard takes out in it.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Mail to the shards.
+pub struct PostOffice {
+    shards: RefCell<Vec<Sender<ToShard>>>,
+}
+
+impl PostOffice {
+    /// Ends by shard number.
+    pub fn new(shards: Vec<Sender<ToShard>>) -> Self {
+        Self { shards: RefCell::new(shards) }
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.shards.borrow().len()
+    }
+
+    /// Hands mail to one shard.
+    pub fn send(&self, shard: u16, mail: ToShard) {
+        self.shards.borrow_mut()[usize::from(shard)].send(mail);
+    }
+
+    /// Hands the same mail to every shard.
+    pub fn send_all(&self, mail: impl Fn() -> ToShard) {
+        for shard in &mut *self.shards.borrow_mut() {
+            shard.send(mail());
+        }
+    }
+
+    /// Moves on what did not fit.
+    pub fn flush(&self) {
+        for shard in &mut *self.shards.borrow_mut() {
+            shard.flush();
+        }
+    }
+
+    /// Waits until nothing is left behind the shard's ring, so that whoever has much to send goes no faster than the shard.
+    pub async fn has_room(&self, shard: u16) {
+        while !self.shards.borrow_mut()[usize::from(shard)].flush() {
+            tokio::time::sleep(FULL_PAUSE).await;
+        }
+    }
+
+    /// The shard through which everything goes that must keep its order for a tenant.
+    pub fn home_of(&self, external_id: &str) -> u16 {
+        let mut hasher = DefaultHasher::new();
+        external_id.hash(&mut hasher);
+        u16::try_from(hasher.finish() % self.shards() as u64).expect("there are at most SHARDS_MAX shards")
+    }
+}
