@@ -27,6 +27,7 @@ use crate::mailbox::{Receiver, Reply, Sender, ToControl, ToShard};
 use crate::realtime::database::{Answer, Asker, Question};
 use crate::telemetry::ShardCounters;
 use api::ApiSettings;
+use capture::SlotJournal;
 use database::Databases;
 use plane::Plane;
 use post::PostOffice;
@@ -39,8 +40,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Time beyond the drain's own deadline after which the process ends anyway.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
-/// Time that databases get for a goodbye once every shard is drained: dropping a slot takes milliseconds.
-const DATABASES_STOP_MAX: Duration = Duration::from_secs(3);
+/// Time that databases get for a goodbye once every shard is drained: the end of the stream, then dropping the slot, each
+/// with a deadline of its own. Usually both take milliseconds.
+const DATABASES_STOP_MAX: Duration = Duration::from_secs(9);
 
 /// What the control thread starts with.
 pub struct ControlPlan {
@@ -80,6 +82,7 @@ pub fn run(runtime: &Runtime, plan: ControlPlan) -> std::io::Result<()> {
     let plane = Rc::new(Plane {
         registry: RefCell::new(Registry::new(&config, shards.len())),
         databases: Databases::default(),
+        slots: SlotJournal::new(&config.state_dir),
         post: PostOffice::new(shards),
         writing: tokio::sync::Mutex::default(),
         config,
@@ -105,6 +108,7 @@ impl Control {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         spawn_local(watch_store(self.plane.clone()));
         spawn_local(database::reconnect_used(self.plane.clone()));
+        spawn_local(database::clear_up(self.plane.clone()));
         let watch = self.inbox.watch();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -124,7 +128,7 @@ impl Control {
             }
         }
         if tokio::time::timeout(DATABASES_STOP_MAX, self.plane.databases.stop_all()).await.is_err() {
-            tracing::warn!("a tenant's database did not answer: its replication slot stays until this node is back");
+            tracing::warn!("a tenant's database did not answer: its replication slot is dropped when this node is back");
         }
         tracing::info!("all shards are drained");
         Ok(())

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::api::ApiSettings;
-use super::database::Databases;
+use super::capture::SlotJournal;
+use super::database::{self, Databases};
 use super::post::PostOffice;
 use super::registry::{Entry, LoadError, Registry};
 use super::tenants::{ChangeEffects, Cipher, Tenant, TenantStore};
@@ -31,6 +32,8 @@ pub struct Plane {
     pub registry: RefCell<Registry>,
     /// Databases in use.
     pub databases: Databases,
+    /// Replication slots that may be left behind.
+    pub slots: SlotJournal,
     /// Mail to the shards.
     pub post: PostOffice,
     /// Counters of the shards, by number.
@@ -58,6 +61,8 @@ impl Plane {
     /// # Errors
     /// [`LoadError`] when store or keys fail.
     pub async fn refresh(self: &Rc<Self>, external_id: &str) -> Result<(), LoadError> {
+        // Not beside a change of our own, whose record could be newer than what is read here.
+        let _turn = self.writing.lock().await;
         let found = self.store.get(external_id).await.map_err(LoadError::Store)?;
         let effects = match (self.registry.borrow().get(external_id), &found) {
             (Some(entry), Some(tenant)) if entry.tenant == *tenant => return Ok(()),
@@ -100,6 +105,7 @@ impl Plane {
         self.databases.stop(external_id);
         let entry = self.registry.borrow_mut().remove(external_id);
         if let Some(entry) = entry {
+            database::clear_up_in_background(self, &entry.tenant);
             self.post.send_all(|| ToShard::Tenant(TenantNews { config: None, ..entry.news(true) }));
         }
     }
@@ -110,7 +116,9 @@ impl Plane {
         for external_id in in_use {
             if let Err(error) = self.refresh(&external_id).await {
                 Code::UnknownError.log(&external_id, format_args!("the tenant could not be read again: {error}"));
-                return;
+                if matches!(error, LoadError::Store(_)) {
+                    return;
+                }
             }
         }
     }

@@ -2,12 +2,8 @@
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
 
 use crate::mailbox::{Sender, ToShard};
-
-/// Pause before a full mailbox is looked at again; a ring holds more than a shard takes out in it.
-const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Mail to the shards.
 pub struct PostOffice {
@@ -41,13 +37,6 @@ impl PostOffice {
     pub fn flush(&self) {
         for shard in &mut *self.shards.borrow_mut() {
             shard.flush();
-        }
-    }
-
-    /// Waits until nothing is left behind the shard's ring, so that whoever has much to send goes no faster than the shard.
-    pub async fn has_room(&self, shard: u16) {
-        while !self.shards.borrow_mut()[usize::from(shard)].flush() {
-            tokio::time::sleep(FULL_PAUSE).await;
         }
     }
 

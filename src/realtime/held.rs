@@ -15,12 +15,12 @@ use super::lifecycle::CloseCode;
 use super::refusal::Refusal;
 use crate::protocol::phoenix::encode::{self, Status};
 
-/// Messages held for one topic: the official client buffers 100 pushes itself.
+/// Messages held behind one refused join, which all come to nothing: the official client buffers 100 pushes itself.
 const HELD_MESSAGES_MAX: usize = 100;
 
-/// Bytes that the held joins of one socket may take, orders, answers and messages together; a client in good faith sends a
-/// few small pushes behind a join.
-const HELD_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that the held joins of one socket may take, orders, answers and messages together: behind a join that will succeed a
+/// client sends what it has.
+const HELD_BYTES_MAX: usize = 1024 * 1024;
 
 /// Joins of one socket that may be held at the same time: refused ones beyond it are answered at once, so that nobody can use
 /// the delay to fill memory, and no more questions are asked for the socket.
@@ -169,7 +169,11 @@ impl Hub {
     pub(super) fn hold_message(&mut self, slot: u32, topic: &str, binary: bool, data: &[u8]) -> bool {
         let Some(held) = self.conns[slot as usize].held.as_deref_mut() else { return false };
         let Some(join) = held.joins.iter_mut().find(|join| *join.topic == *topic) else { return false };
-        if join.messages.len() < HELD_MESSAGES_MAX && held.bytes + data.len() <= HELD_BYTES_MAX {
+        let messages_max = match join.state {
+            State::Refused { .. } => HELD_MESSAGES_MAX,
+            State::Asking(_) => usize::MAX,
+        };
+        if join.messages.len() < messages_max && held.bytes + data.len() <= HELD_BYTES_MAX {
             held.bytes += data.len();
             join.messages.push_back((binary, data.to_vec()));
         } else {

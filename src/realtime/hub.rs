@@ -120,6 +120,8 @@ pub(super) struct Conn {
     pub held: Option<Box<HeldJoins>>,
     /// JSON object text of the upgrade's `x-` headers, for policies.
     pub headers: Option<Arc<str>>,
+    /// Bytes of pushes that wait for permissions, over all channels.
+    pub waiting_bytes: usize,
 }
 
 /// One joined channel.
@@ -252,6 +254,7 @@ impl Hub {
             token: socket.token,
             held: None,
             headers: socket.headers,
+            waiting_bytes: 0,
         }) as u32;
         ConnId { slot, generation }
     }

@@ -134,8 +134,12 @@ impl Hub {
         if self.draining {
             return Err(Refusal::Restarting);
         }
-        if self.tenants[self.conns[slot as usize].tenant as usize].config.is_none() {
-            return Err(Refusal::TenantNotFound);
+        let conn = &self.conns[slot as usize];
+        let tenant = &self.tenants[conn.tenant as usize];
+        let config = tenant.config.as_ref().ok_or(Refusal::TenantNotFound)?;
+        if !conn.counted && tenant.shared.users() >= config.limits.concurrent_users_max {
+            // Others were faster while this join waited.
+            return Err(Refusal::TooManyUsers);
         }
         let sub_topic = || Box::from(sub_topic(&order.topic));
         let permissions = outcome.map_err(|refusal| match refusal {

@@ -71,6 +71,7 @@ impl Hub {
     pub(super) fn end_channel<E: Effects>(&mut self, channel: u32, now: Now, fx: &mut E) {
         let entry = self.channels.remove(channel as usize);
         let conn = &mut self.conns[entry.conn as usize];
+        conn.waiting_bytes -= entry.private.as_deref().map_or(0, |private| private.waiting_bytes);
         conn.channels.retain(|joined| joined.channel != channel);
         let id = self.rooms[entry.room as usize].id;
         self.remove_member(entry.room, entry.member, fx);

@@ -10,11 +10,17 @@ use super::held::Messages;
 use super::hub::{Hub, Now};
 use super::join::ANSWER_MS_MAX;
 use crate::protocol::phoenix::Push;
+use crate::telemetry::Code;
 
-/// Pushes and their bytes that may wait for one answer: what a busy client sends in the time of one slow check. What comes
-/// beyond is dropped and counted, like messages to a topic whose join is held.
-const WAITING_MESSAGES_MAX: usize = 4_096;
+/// Bytes of pushes that may wait for answers on one socket: what a busy client sends in the time of a slow check. One push is
+/// always kept, however large; a channel that sends more than fits is stopped, since a push lost in between would be worse.
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// What keeping one push costs beside its bytes.
+const PUSH_OVERHEAD_BYTES: usize = 64;
+
+/// Failed evaluations of one channel are logged at most this often.
+const FAILURE_LOG_MS: u64 = 1_000;
 
 /// What a private channel has besides the rest.
 #[derive(Debug)]
@@ -28,7 +34,8 @@ pub(super) struct PrivateChannel {
     open: Option<Open>,
     rounds: u32,
     waiting: Messages,
-    waiting_bytes: usize,
+    pub waiting_bytes: usize,
+    failure_logged_ms: Option<u64>,
     /// The last evaluation failed and the pushes that waited for it are being handled.
     failing: bool,
     replayed: Box<[MessageId]>,
@@ -50,6 +57,7 @@ impl PrivateChannel {
             rounds: 0,
             waiting: Messages::new(),
             waiting_bytes: 0,
+            failure_logged_ms: None,
             failing: false,
             replayed: replayed.collect(),
         }
@@ -85,7 +93,7 @@ impl Hub {
     /// Keeps a push of a private channel whose permissions are not known yet; false when it can be handled now.
     pub(super) fn defer<E: Effects>(&mut self, channel: u32, push: &Push<'_>, raw: (bool, &[u8]), now: Now, fx: &mut E) -> bool {
         let Some(private) = self.channels[channel as usize].private.as_deref_mut() else { return false };
-        if push.event == "phx_join" || private.failing {
+        if push.event == "phx_join" || (private.failing && private.open.is_none()) {
             return false;
         }
         let presence_unknown = push.event == "presence" && private.presence_read.is_none();
@@ -97,13 +105,17 @@ impl Hub {
         if private.open.is_none() && !unknown {
             return false;
         }
-        if private.waiting.len() < WAITING_MESSAGES_MAX && private.waiting_bytes + raw.1.len() <= WAITING_BYTES_MAX {
-            private.waiting_bytes += raw.1.len();
-            private.waiting.push_back((raw.0, raw.1.to_vec()));
-        } else {
-            self.stats.malformed += 1;
-        }
+        let bytes = raw.1.len() + PUSH_OVERHEAD_BYTES;
+        let slot = self.channels[channel as usize].conn;
+        let on_socket = &mut self.conns[slot as usize].waiting_bytes;
         let private = self.channels[channel as usize].private.as_deref_mut().expect("it was there above");
+        if !private.waiting.is_empty() && *on_socket + bytes > WAITING_BYTES_MAX {
+            self.stop_channel(channel, "Too many messages per second", now, fx);
+            return true;
+        }
+        *on_socket += bytes;
+        private.waiting_bytes += bytes;
+        private.waiting.push_back((raw.0, raw.1.to_vec()));
         if private.open.is_none() {
             let write = private.write.is_none();
             let read = Extensions { broadcast: false, presence: presence_unknown };
@@ -155,11 +167,11 @@ impl Hub {
             return;
         }
         let Some(open) = private.open.take() else { return };
-        private.waiting_bytes = 0;
+        self.conns[slot as usize].waiting_bytes -= std::mem::take(&mut private.waiting_bytes);
         let waiting = std::mem::take(&mut private.waiting);
         match open {
             Open::Refresh => self.refreshed(channel, outcome, now, fx),
-            Open::Push { presence } => self.push_answered(channel, presence, outcome),
+            Open::Push { presence } => self.push_answered(channel, presence, outcome, now),
         }
         self.handle_held(slot, waiting, now, fx);
         if self.channel_is(channel, serial)
@@ -171,7 +183,7 @@ impl Hub {
         }
     }
 
-    fn push_answered(&mut self, channel: u32, presence: bool, outcome: Result<Permissions, DatabaseRefusal>) {
+    fn push_answered(&mut self, channel: u32, presence: bool, outcome: Result<Permissions, DatabaseRefusal>, now: Now) {
         let entry = &mut self.channels[channel as usize];
         let private = entry.private.as_deref_mut().expect("only private channels ask");
         match outcome {
@@ -184,10 +196,14 @@ impl Hub {
             Err(refusal) => {
                 private.write.get_or_insert(Extensions::NONE);
                 private.failing = true;
-                let topic = self.rooms[entry.room as usize].sub_topic();
-                let tenant = &self.conns[entry.conn as usize].shared.external_id;
-                let detail = refusal.detail().map_or_else(|| refusal.join_reason(), str::to_owned);
-                refusal.code().log(tenant, format_args!("write permissions of topic {topic} could not be evaluated: {detail}"));
+                let is_due = private.failure_logged_ms.is_none_or(|logged| now.mono_ms >= logged + FAILURE_LOG_MS);
+                if is_due {
+                    private.failure_logged_ms = Some(now.mono_ms);
+                    let topic = self.rooms[entry.room as usize].sub_topic();
+                    let code = if presence { Code::UnableToHandlePresence } else { Code::UnableToHandleBroadcast };
+                    let tenant = &self.conns[entry.conn as usize].shared.external_id;
+                    code.log(tenant, format_args!("permissions of topic {topic} could not be evaluated: {}", refusal.log_text()));
+                }
             }
         }
     }
@@ -200,7 +216,7 @@ impl Hub {
             Ok(permissions) => permissions.read,
             Err(refusal) => {
                 let tenant = &self.conns[entry.conn as usize].shared.external_id;
-                refusal.code().log(tenant, refusal.detail().unwrap_or("a token could not be refreshed"));
+                refusal.code().log(tenant, refusal.log_text());
                 return self.stop_channel(channel, refusal.close_text(), now, fx);
             }
         };

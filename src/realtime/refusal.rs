@@ -95,10 +95,7 @@ impl Refusal {
         let (code, reason) = (self.code(), self.reason());
         let reason = match self {
             Self::PolicyError(_, detail) => format!("{reason}: {detail}"),
-            Self::Database(refusal) => match refusal.detail() {
-                Some(detail) => format!("{reason}: {detail}"),
-                None => reason,
-            },
+            Self::Database(refusal) => refusal.log_text(),
             _ => reason,
         };
         let text = reason.strip_prefix(code.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&reason);
@@ -165,11 +162,11 @@ impl DatabaseRefusal {
         }
     }
 
-    /// What only the log is told.
-    pub fn detail(&self) -> Option<&str> {
+    /// What the log is told: the reason, and the database's own words where there are some.
+    pub fn log_text(&self) -> String {
         match self {
-            Self::RlsPolicy(text) | Self::Other(text) | Self::ReplayFailed(text) => Some(text),
-            _ => None,
+            Self::RlsPolicy(text) | Self::Other(text) | Self::ReplayFailed(text) => format!("{}: {text}", self.join_reason()),
+            _ => self.join_reason(),
         }
     }
 }

@@ -101,6 +101,8 @@ pub struct TenantShared {
     pub database_ready: AtomicBool,
     /// The stream of database broadcasts is up; set by the control plane.
     pub stream_ready: AtomicBool,
+    /// Batches of database rows on their way to a shard; raised by the control plane, lowered by the shard.
+    pub stored_in_flight: AtomicU64,
     events_average: AtomicU64,
     presence_average: AtomicU64,
     http_average: AtomicU64,
@@ -117,6 +119,7 @@ impl TenantShared {
             events_triggered: AtomicBool::new(false),
             database_ready: AtomicBool::new(false),
             stream_ready: AtomicBool::new(false),
+            stored_in_flight: AtomicU64::new(0),
             events_average: AtomicU64::new(0),
             presence_average: AtomicU64::new(0),
             http_average: AtomicU64::new(0),

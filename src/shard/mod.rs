@@ -30,6 +30,7 @@ pub use run::{DriverKind, ShardPlan, run, uring_refusal};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::base::clock;
 use crate::config::Config;
@@ -101,6 +102,7 @@ impl Shard {
                 for message in &messages {
                     hub.publish_stored(&shared, message, now, io);
                 }
+                shared.stored_in_flight.fetch_sub(1, Ordering::AcqRel);
             }
             ToShard::Tenant(news) => {
                 match &news.config {

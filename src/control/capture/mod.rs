@@ -1,18 +1,20 @@
 //! Capture: what is written to a tenant's database, on its way to the shards (section 11).
 //!
 //! One walsender connection per tenant streams the rows of `realtime.messages` through a permanent slot that only this
-//! tenant uses. Being the slot's one active reader is the lease: another node that wants it waits until it is free and goes
-//! on where the first one stopped. Positions are acknowledged after their rows were handed to a shard, so a lost
-//! connection loses nothing the slot still holds. Whoever stops using the database drops the slot, because an orphaned one
-//! would hold back the tenant's log for good; after a crash the next start takes it over.
+//! tenant uses. Being the slot's one active reader is the lease: another node that wants it waits until it is free, and goes
+//! on where a crashed one stopped. Positions are acknowledged after their rows were handed to a shard, so a lost connection
+//! loses nothing the slot still holds. Whoever stops using the database drops the slot, because an orphaned one would hold
+//! back the database's log for good; the journal remembers slots that could not be dropped.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `stream` | one connection: events, acknowledgements, watchdog |
-//! | `slot` | the slot: opened or taken over, looked at, dropped |
+//! | `slot`, `journal` | the slot: opened or taken over, looked at, dropped; and where one may be left |
 //! | `rows` | from a row to a message |
 //! | `walsender` | the replication protocol |
 
+mod error;
+mod journal;
 mod rows;
 mod slot;
 mod stream;
@@ -24,10 +26,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::database::backoff::Backoff;
+use super::database::settings::DatabaseSettings;
 use super::database::{Live, TenantDatabase, random};
 use super::plane::Plane;
 use crate::telemetry::Code;
-use stream::{Progress, StreamError};
+use error::StreamError;
+pub use journal::SlotJournal;
+use stream::Progress;
 
 /// Pauses between attempts to stream (3.4).
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
@@ -43,7 +48,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Streams until the database is told to end, then drops the slot. Returns earlier only when streaming failed for two hours.
 pub async fn run(plane: &Rc<Plane>, database: &Rc<TenantDatabase>, live: &Rc<Live>) {
-    let slot = slot_name(plane, database, live);
+    let slot = slot_name(plane, database.external_id(), &live.settings);
     let mut progress = Progress::default();
     let mut backoff = Backoff::new(RETRY_PAUSES.0, RETRY_PAUSES.1);
     let mut down_since = Instant::now();
@@ -62,6 +67,9 @@ pub async fn run(plane: &Rc<Plane>, database: &Rc<TenantDatabase>, live: &Rc<Liv
                 if !std::mem::replace(&mut other_node_noted, true) {
                     tracing::info!(external_id = %database.external_id(), "another node streams the tenant's database: waiting for its slot {slot}");
                 }
+                // The slot is the other node's now, with all that is behind and before us.
+                progress = Progress::default();
+                plane.slots.strike_off(database.external_id());
                 down_since = Instant::now();
                 LEASE_PAUSE
             }
@@ -73,24 +81,31 @@ pub async fn run(plane: &Rc<Plane>, database: &Rc<TenantDatabase>, live: &Rc<Liv
         };
         if down_since.elapsed() >= RECOVERY_MAX {
             Code::ReplicationRecoveryWindowExceeded.log(database.external_id(), error);
-            return;
+            break;
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = database.stopped() => {}
         }
     }
-    if progress.owns_slot {
-        slot::drop(live, &slot).await;
+    if progress.owns_slot && slot::drop(&live.settings, &slot).await {
+        plane.slots.strike_off(database.external_id());
+    }
+}
+
+/// Drops a slot that was left behind by a tenant whose database is not in use.
+pub async fn clear_up(plane: &Plane, external_id: &str, settings: &DatabaseSettings) {
+    if slot::drop(settings, &slot_name(plane, external_id, settings)).await {
+        plane.slots.strike_off(external_id);
     }
 }
 
 /// A name that no other tenant, database or deployment has in the same cluster, at most 63 bytes of `[a-z0-9_]`.
-fn slot_name(plane: &Plane, database: &TenantDatabase, live: &Live) -> String {
+fn slot_name(plane: &Plane, external_id: &str, settings: &DatabaseSettings) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    context.update(database.external_id().as_bytes());
+    context.update(external_id.as_bytes());
     context.update(b"\0");
-    context.update(live.settings.name.as_bytes());
+    context.update(settings.name.as_bytes());
     let digest = context.finish();
     let hash: String = digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     match &plane.config.tenant_database.slot_name_suffix {

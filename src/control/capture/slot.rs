@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::stream::{Progress, StreamError};
+use super::error::StreamError;
+use super::stream::Progress;
 use super::walsender::{
     Login, MESSAGES_PUBLICATION, PublicationState, SlotState, SqlState, Streaming, Walsender, publication_names,
 };
@@ -10,6 +11,7 @@ use crate::control::database::Live;
 use crate::control::database::connect::connect;
 use crate::control::database::dial::{Stream, dial};
 use crate::control::database::pool::Answer;
+use crate::control::database::settings::DatabaseSettings;
 use crate::protocol::pgoutput::Lsn;
 
 /// Name of the streaming session; operators look for it.
@@ -25,8 +27,9 @@ const HEALTH_MAX: Duration = Duration::from_secs(10);
 /// Dropping a slot takes milliseconds, but a shutdown waits for it.
 const DROP_MAX: Duration = Duration::from_secs(3);
 
-/// Active, held-back bytes, and what the server lets a slot hold back, in megabytes.
+/// Active, bytes held back and bytes not acknowledged, and what the server lets a slot hold back, in megabytes.
 const HEALTH: &str = "select active, coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)::bigint, \
+     coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint, \
      (select setting::bigint from pg_catalog.pg_settings where name = 'max_slot_wal_keep_size') \
      from pg_catalog.pg_replication_slots where slot_name = $1";
 
@@ -37,8 +40,7 @@ const DROP: &str = "select pg_catalog.pg_drop_replication_slot(slot_name) from p
 ///
 /// # Errors
 /// [`StreamError::HeldByOther`] while another session reads the slot; else why there is no stream.
-pub async fn open(live: &Live, slot: &str, progress: &mut Progress) -> Result<Streaming<Stream>, StreamError> {
-    let settings = &live.settings;
+pub async fn open(settings: &DatabaseSettings, slot: &str, progress: &mut Progress) -> Result<Streaming<Stream>, StreamError> {
     let dialed = dial(settings).await.map_err(StreamError::Dial)?;
     let login = Login {
         user: &settings.user,
@@ -71,13 +73,14 @@ pub async fn open(live: &Live, slot: &str, progress: &mut Progress) -> Result<St
     let from = match found {
         Some(_) => progress.handed_over,
         None => {
+            // Before, since nobody may be there to see its end.
+            *progress = Progress::of_new_slot();
             match walsender.create_slot(slot, false).await {
                 Ok(_) => {}
                 // Another node was faster.
                 Err(error) if error.sqlstate() == Some(SqlState::DUPLICATE_OBJECT) => return Err(StreamError::HeldByOther),
                 Err(error) => return Err(error.into()),
             }
-            *progress = Progress::of_new_slot();
             Lsn::INVALID
         }
     };
@@ -91,7 +94,9 @@ pub async fn open(live: &Live, slot: &str, progress: &mut Progress) -> Result<St
 pub struct Health {
     /// The slot exists and somebody reads it.
     pub is_active: bool,
-    /// Bytes of log it holds back.
+    /// Bytes of log it holds back; a long transaction of anybody does that too.
+    pub held_bytes: i64,
+    /// Bytes of log that were not handed over yet.
     pub lag_bytes: i64,
     /// What the server lets it hold back; `None` without a limit.
     pub keep_bytes_max: Option<i64>,
@@ -100,24 +105,28 @@ pub struct Health {
 /// Looks at the slot from the outside; `None` when that was not possible.
 pub async fn health(live: &Live, slot: &str) -> Option<Health> {
     let looked = live.pool.run(HEALTH_MAX, async |client| Answer::of(client.query_opt(HEALTH, &[&slot]).await)).await;
-    let Some(row) = looked.ok()? else { return Some(Health { is_active: false, lag_bytes: 0, keep_bytes_max: None }) };
-    let megabytes: Option<i64> = row.try_get(2).ok()?;
+    let Some(row) = looked.ok()? else {
+        return Some(Health { is_active: false, held_bytes: 0, lag_bytes: 0, keep_bytes_max: None });
+    };
+    let megabytes: Option<i64> = row.try_get(3).ok()?;
     Some(Health {
         is_active: row.try_get(0).ok()?,
-        lag_bytes: row.try_get(1).ok()?,
+        held_bytes: row.try_get(1).ok()?,
+        lag_bytes: row.try_get(2).ok()?,
         keep_bytes_max: megabytes.filter(|megabytes| *megabytes >= 0).map(|megabytes| megabytes.saturating_mul(1024 * 1024)),
     })
 }
 
-/// Drops the slot unless somebody reads it.
-pub async fn drop(live: &Live, slot: &str) {
+/// Drops the slot unless somebody reads it; false when that is not known to be done.
+pub async fn drop(settings: &DatabaseSettings, slot: &str) -> bool {
     let dropping = async {
-        let session = connect(&live.settings, TEARDOWN_SESSION).await.map_err(|error| error.to_string())?;
+        let session = connect(settings, TEARDOWN_SESSION).await.map_err(|error| error.to_string())?;
         session.execute(DROP, &[&slot]).await.map_err(|error| error.to_string())
     };
     match tokio::time::timeout(DROP_MAX, dropping).await {
-        Ok(Ok(_)) => {}
+        Ok(Ok(_)) => return true,
         Ok(Err(error)) => tracing::warn!("replication slot {slot} could not be dropped and holds back log: {error}"),
         Err(_) => tracing::warn!("replication slot {slot} could not be dropped in time and holds back log"),
     }
+    false
 }

@@ -1,32 +1,40 @@
 //! One replication connection of a tenant: from opening its slot until the stream breaks or is not wanted any more.
 //!
-//! Rows go to the tenant's home shard in batches, in commit order, no faster than the shard takes them; the server is told of
-//! a position only then. A transaction may be large: its rows are not collected, so after a break in the middle of one the
+//! Rows go to the tenant's home shard in batches, in commit order, no faster than the shard works them off; the server is told
+//! of a position only when its rows are on their way. A transaction may be large: its rows are not collected, so after a break in the middle of one the
 //! rows that were handed over already are counted off when it comes again.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
+use super::error::StreamError;
 use super::rows::MessageColumns;
 use super::slot::{self, Health};
-use super::walsender::{Event, SqlState, Streaming, WalsenderError};
-use crate::control::database::dial::{DialError, Stream};
+use super::walsender::{Event, SqlState, Streaming};
+use crate::control::database::dial::Stream;
 use crate::control::database::{Live, TenantDatabase};
 use crate::control::plane::Plane;
 use crate::mailbox::ToShard;
-use crate::protocol::pgoutput::{ChangeHead, DecodeError, Lsn, Message, Relation};
+use crate::protocol::pgoutput::{ChangeHead, Lsn, Message, Relation};
 use crate::realtime::database::StoredMessage;
 use crate::telemetry::Code;
 
-/// Rows and bytes handed over at once: enough to make the mailbox cheap, little enough to reach clients at once.
-const BATCH_ROWS_MAX: usize = 256;
+/// Rows and bytes handed over at once: enough to make the mailbox cheap, little enough that a shard with many members in the
+/// room does not stand still.
+const BATCH_ROWS_MAX: usize = 64;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Batches of one tenant on their way: while the shard works on one, the next is ready. More would only fill memory.
+const BATCHES_IN_FLIGHT_MAX: u64 = 2;
+
+/// Pause before a busy shard is looked at again.
+const BUSY_PAUSE: Duration = Duration::from_micros(500);
 
 /// How often a position that moved is acknowledged without being asked for.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
@@ -61,74 +69,6 @@ impl Progress {
     }
 }
 
-/// Why there is no stream.
-#[derive(Debug)]
-pub enum StreamError {
-    /// Another node streams.
-    HeldByOther,
-    /// No connection.
-    Dial(DialError),
-    /// The protocol or the server failed.
-    Walsender(WalsenderError),
-    /// A message that no server sends.
-    Decode(DecodeError),
-    /// The server ended the stream.
-    Ended,
-    /// No sign of life.
-    Silent,
-    /// The slot is gone or nobody reads it.
-    NotAlive,
-    /// The slot holds back too much.
-    Lag {
-        /// Bytes of log.
-        bytes: i64,
-    },
-}
-
-impl StreamError {
-    /// Logs it under its code; `was_up`: the stream had worked.
-    pub fn log(&self, external_id: &str, was_up: bool) {
-        let code = match self {
-            Self::Silent => Code::ReplicationConnectionWatchdogTimeout,
-            Self::NotAlive => Code::ReplicationSlotNotAlive,
-            Self::Lag { .. } => Code::ReplicationSlotLagTooHigh,
-            Self::Walsender(error) if is_out_of_senders(error) => Code::ReplicationMaxWalSendersReached,
-            _ if was_up => Code::ReplicationConnectionDown,
-            Self::Walsender(WalsenderError::Timeout(_)) | Self::Dial(DialError::Timeout) => Code::ReplicationConnectionTimeout,
-            _ => Code::StartReplicationFailed,
-        };
-        code.log(external_id, self);
-    }
-}
-
-fn is_out_of_senders(error: &WalsenderError) -> bool {
-    matches!(error.sqlstate(), Some(SqlState::TOO_MANY_CONNECTIONS | SqlState::CONFIGURATION_LIMIT_EXCEEDED))
-}
-
-impl fmt::Display for StreamError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::HeldByOther => f.write_str("another node streams"),
-            Self::Dial(error) => error.fmt(f),
-            Self::Walsender(error) => error.fmt(f),
-            Self::Decode(error) => error.fmt(f),
-            Self::Ended => f.write_str("the server ended the replication stream"),
-            Self::Silent => f.write_str("the replication stream gives no sign of life"),
-            Self::NotAlive => f.write_str("the replication slot is gone or inactive"),
-            Self::Lag { bytes } => write!(f, "the replication slot holds back {bytes} bytes of log: it is made anew"),
-        }
-    }
-}
-
-impl From<WalsenderError> for StreamError {
-    fn from(error: WalsenderError) -> Self {
-        match error.sqlstate() {
-            Some(SqlState::OBJECT_IN_USE) => Self::HeldByOther,
-            _ => Self::Walsender(error),
-        }
-    }
-}
-
 /// Streams until the database is told to end.
 ///
 /// # Errors
@@ -140,8 +80,9 @@ pub async fn serve(
     slot: &str,
     progress: &mut Progress,
 ) -> Result<(), StreamError> {
+    plane.slots.note(database.external_id());
     let opened = tokio::select! {
-        opened = slot::open(live, slot, progress) => opened,
+        opened = slot::open(&live.settings, slot, progress) => opened,
         () = database.stopped() => return Ok(()),
     };
     let takes_over = !progress.owns_slot;
@@ -160,6 +101,7 @@ pub async fn serve(
         takes_over,
         relations: HashMap::new(),
         transaction: None,
+        has_ended: false,
         batch: Vec::new(),
         batch_bytes: 0,
         dropped: 0,
@@ -198,6 +140,8 @@ struct Session<'a> {
     /// `None` for tables that are not `realtime.messages`.
     relations: HashMap<u32, Option<MessageColumns>>,
     transaction: Option<Transaction>,
+    /// A transaction has ended since the last hand-over.
+    has_ended: bool,
     batch: Vec<StoredMessage>,
     batch_bytes: usize,
     dropped: u64,
@@ -259,11 +203,13 @@ impl Session<'_> {
         }
         let own_max = self.plane.config.tenant_database.slot_lag_bytes_max;
         let own_max = i64::try_from(own_max).ok().filter(|max| *max > 0);
-        let server_max = health.keep_bytes_max.map(|max| max / 2);
-        match own_max.into_iter().chain(server_max).min() {
-            Some(max) if health.lag_bytes > max => Err(StreamError::Lag { bytes: health.lag_bytes }),
-            _ => Ok(()),
+        if own_max.is_some_and(|max| health.lag_bytes > max) {
+            return Err(StreamError::Lag { bytes: health.lag_bytes });
         }
+        if health.keep_bytes_max.is_some_and(|max| health.held_bytes > max / 2) {
+            return Err(StreamError::Lag { bytes: health.held_bytes });
+        }
+        Ok(())
     }
 
     /// Takes in an event and everything that came with it, and hands the rows over.
@@ -327,6 +273,7 @@ impl Session<'_> {
             }
             Message::Commit { end_lsn, .. } => {
                 self.transaction = None;
+                self.has_ended = true;
                 return Ok(Some(end_lsn));
             }
             Message::Update { .. }
@@ -388,11 +335,22 @@ impl Session<'_> {
 
     async fn hand_over(&mut self, progress: &mut Progress) {
         if !self.batch.is_empty() {
-            self.plane.post.has_room(self.home).await;
+            let shared = self.database.shared();
+            while shared.stored_in_flight.load(Ordering::Acquire) >= BATCHES_IN_FLIGHT_MAX && !self.database.is_stopped() {
+                self.plane.post.flush();
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
             let messages = std::mem::take(&mut self.batch);
             self.batch_bytes = 0;
-            self.plane.post.send(self.home, ToShard::Stored { shared: self.database.shared().clone(), messages });
+            shared.stored_in_flight.fetch_add(1, Ordering::AcqRel);
+            self.plane.post.send(self.home, ToShard::Stored { shared: shared.clone(), messages });
         }
-        progress.partial = self.transaction.as_ref().map(|transaction| (transaction.final_lsn, transaction.rows));
+        let has_ended = std::mem::take(&mut self.has_ended);
+        if let Some(transaction) = &self.transaction {
+            // What an earlier connection knew counts until this one knows more.
+            progress.partial = Some((transaction.final_lsn, transaction.rows.max(transaction.skipped)));
+        } else if has_ended {
+            progress.partial = None;
+        }
     }
 }

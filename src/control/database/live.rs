@@ -3,15 +3,12 @@
 //! Identical questions that are open at the same time share one evaluation. Nothing is remembered beyond it: a permission
 //! is as fresh as the question.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::FutureExt as _;
-use futures_util::future::{LocalBoxFuture, Shared};
 use hashbrown::HashMap;
+use tokio::sync::watch;
 
 use super::authorization::{self, AuthorizationContext, ErrorWindow};
 use super::failure::DatabaseFailure;
@@ -19,10 +16,12 @@ use super::pool::DatabasePool;
 use super::replay::{Body, ReplayError, ReplayRequest, replay};
 use super::settings::DatabaseSettings;
 use crate::base::clock;
+use crate::protocol::jwt;
 use crate::realtime::database::{Authorize, DatabaseRefusal, Extensions, Permissions, StoredBody, StoredMessage};
-use crate::telemetry::Code;
+use crate::telemetry::{Code, Severity};
 
-type Evaluation = Shared<LocalBoxFuture<'static, Rc<Result<Permissions, DatabaseRefusal>>>>;
+/// What an evaluation will have come to; `None` until then.
+type Evaluation = watch::Receiver<Option<Rc<Result<Permissions, DatabaseRefusal>>>>;
 
 /// A database that can be asked.
 pub struct Live {
@@ -32,6 +31,8 @@ pub struct Live {
     /// Where it is.
     pub settings: DatabaseSettings,
     errors: RefCell<ErrorWindow>,
+    /// The verdict of the last look at `errors`.
+    refused: Cell<bool>,
     open: RefCell<HashMap<Authorize, Evaluation>>,
 }
 
@@ -39,7 +40,7 @@ impl Live {
     /// Over a pool of the database.
     pub fn new(external_id: Arc<str>, pool: DatabasePool, settings: DatabaseSettings) -> Self {
         let errors = RefCell::new(ErrorWindow::authorization(settings.pool_size, clock::now().0));
-        Self { external_id, pool, settings, errors, open: RefCell::default() }
+        Self { external_id, pool, settings, errors, refused: Cell::new(false), open: RefCell::default() }
     }
 
     /// Permissions and stored messages of one identity.
@@ -47,45 +48,55 @@ impl Live {
     /// # Errors
     /// When the database gave no answer.
     pub async fn authorize(self: &Rc<Self>, question: Authorize) -> Result<Permissions, DatabaseRefusal> {
-        let evaluation = {
-            let mut open = self.open.borrow_mut();
-            match open.get(&question) {
-                Some(evaluation) => evaluation.clone(),
-                None => {
-                    let (live, asked) = (self.clone(), question.clone());
-                    let evaluation = async move {
-                        let outcome = live.evaluate(&asked).await;
-                        live.open.borrow_mut().remove(&asked);
-                        Rc::new(outcome)
-                    };
-                    let evaluation = evaluation.boxed_local().shared();
-                    open.insert(question, evaluation.clone());
-                    evaluation
-                }
-            }
-        };
-        Rc::unwrap_or_clone(evaluation.await)
+        let mut evaluation = self.evaluation_of(question);
+        let known = evaluation.wait_for(|outcome| outcome.is_some()).await;
+        let outcome = known.ok().and_then(|outcome| outcome.clone());
+        outcome.map_or(Err(DatabaseRefusal::Unavailable), Rc::unwrap_or_clone)
+    }
+
+    /// The open evaluation of this question, or a new one. It goes on when whoever asked does not wait any more: each of its
+    /// steps has a deadline, and a session in use must come to its end.
+    fn evaluation_of(self: &Rc<Self>, question: Authorize) -> Evaluation {
+        if let Some(evaluation) = self.open.borrow().get(&question) {
+            return evaluation.clone();
+        }
+        let (done, evaluation) = watch::channel(None);
+        self.open.borrow_mut().insert(question.clone(), evaluation.clone());
+        let live = self.clone();
+        tokio::task::spawn_local(async move {
+            let outcome = live.evaluate(&question).await;
+            live.open.borrow_mut().remove(&question);
+            done.send_replace(Some(Rc::new(outcome)));
+        });
+        evaluation
     }
 
     async fn evaluate(&self, question: &Authorize) -> Result<Permissions, DatabaseRefusal> {
-        if self.errors.borrow_mut().tripped(clock::now().0) {
+        if self.is_refusing() {
             return Err(DatabaseRefusal::PoolExhausted);
         }
         let evaluated = self.ask(question).await;
         if matches!(evaluated, Err(DatabaseRefusal::PoolExhausted)) {
-            let mut errors = self.errors.borrow_mut();
-            let now_ms = clock::now().0;
-            let was_tripped = errors.tripped(now_ms);
-            errors.record(now_ms);
-            if !was_tripped && errors.tripped(now_ms) {
-                Code::IncreaseConnectionPool.log(&self.external_id, "too many authorisation checks found no free connection");
-            }
+            self.errors.borrow_mut().record(clock::now().0);
         }
         evaluated
     }
 
+    /// Whether too many checks found no session lately; logged when that begins.
+    fn is_refusing(&self) -> bool {
+        let refuses = self.errors.borrow_mut().tripped(clock::now().0);
+        if refuses && !self.refused.replace(refuses) {
+            let text = "too many authorisation checks found no free connection";
+            Code::IncreaseConnectionPool.log_at(Severity::Critical, &self.external_id, text);
+        }
+        self.refused.set(refuses);
+        refuses
+    }
+
     async fn ask(&self, question: &Authorize) -> Result<Permissions, DatabaseRefusal> {
-        let claims = claims_text(&question.token)?;
+        // The shard has verified the token, so anything else is a fault of ours.
+        let claims = jwt::claims_text(&question.token)
+            .ok_or_else(|| DatabaseRefusal::Other("the claims of a verified token cannot be read".to_owned()))?;
         let headers = question.headers.as_deref().unwrap_or("{}").to_owned();
         let context = AuthorizationContext::from_claims(question.sub_topic.to_string(), &claims, headers)
             .map_err(|error| DatabaseRefusal::RlsPolicy(error.to_string()))?;
@@ -118,13 +129,6 @@ impl Live {
         }
         Ok(permissions)
     }
-}
-
-/// The claims of a token, as it has them. The shard has verified it, so anything else is a fault of ours.
-fn claims_text(token: &str) -> Result<String, DatabaseRefusal> {
-    let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok());
-    let text = payload.and_then(|bytes| String::from_utf8(bytes).ok());
-    text.ok_or_else(|| DatabaseRefusal::Other("the claims of a verified token cannot be read".to_owned()))
 }
 
 fn refusal(failure: DatabaseFailure) -> DatabaseRefusal {

@@ -26,29 +26,33 @@ pub mod replay;
 pub mod settings;
 mod tenant_database;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 pub use live::Live;
 pub use tenant_database::TenantDatabase;
 
 use super::api::DatabaseState;
+use super::capture;
 use super::plane::Plane;
-use super::tenants::{Cipher, Extension};
+use super::tenants::{Cipher, Extension, Tenant};
 use crate::base::clock;
 use crate::realtime::database::{Ask, DatabaseRefusal, Permissions};
 use crate::realtime::tenant::TenantShared;
-use crate::telemetry::Code;
+use crate::telemetry::{Code, Severity};
 use authorization::ErrorWindow;
 use settings::DatabaseSettings;
 
 /// A question is answered within this time, connecting included; the asking shard waits a little longer.
 const QUESTION_MAX: Duration = Duration::from_secs(18);
+
+/// Clients that come back after a restart have joined by then.
+const FIRST_CLEAR_UP: Duration = Duration::from_secs(60);
 
 /// How often tenants with users but without a connected database are looked for (3.1).
 const RECONNECT_PERIOD: Duration = Duration::from_secs(300);
@@ -59,7 +63,14 @@ pub struct Databases {
     in_use: RefCell<HashMap<String, Rc<TenantDatabase>>>,
     /// Told to end and perhaps not done yet.
     ending: RefCell<HashMap<String, Rc<TenantDatabase>>>,
-    connect_errors: RefCell<HashMap<String, ErrorWindow>>,
+    /// Failed attempts lately, and whether that was too many at the last look.
+    connect_errors: RefCell<HashMap<String, (ErrorWindow, bool)>>,
+    /// Being prepared without being used.
+    preparing: RefCell<HashSet<String>>,
+    /// How often any of them was told to end: whoever read a record before may have read an old one.
+    stops: Cell<u64>,
+    /// The process is ending.
+    closed: Cell<bool>,
 }
 
 impl Databases {
@@ -74,6 +85,7 @@ impl Databases {
 
     /// Ends the use of a tenant's database, if there is one; the next question starts it anew.
     pub fn stop(&self, external_id: &str) {
+        self.stops.set(self.stops.get() + 1);
         self.connect_errors.borrow_mut().remove(external_id);
         let database = self.in_use.borrow_mut().remove(external_id);
         if let Some(database) = database {
@@ -82,8 +94,9 @@ impl Databases {
         }
     }
 
-    /// Ends all of them and waits until their slots are dropped.
+    /// Ends all of them for good and waits until their slots are dropped.
     pub async fn stop_all(&self) {
+        self.closed.set(true);
         let mut all: Vec<_> = self.in_use.borrow_mut().drain().map(|(_, database)| database).collect();
         all.extend(self.ending.borrow_mut().drain().map(|(_, database)| database));
         for database in &all {
@@ -94,7 +107,16 @@ impl Databases {
         }
     }
 
-    /// Called by a database that has ended by itself.
+    /// Called by a database that ends by itself: from now on a question starts a new one, which waits for its end.
+    fn retire(&self, external_id: &str, database: &Rc<TenantDatabase>) {
+        let mut in_use = self.in_use.borrow_mut();
+        if in_use.get(external_id).is_some_and(|current| Rc::ptr_eq(current, database)) {
+            in_use.remove(external_id);
+            self.ending.borrow_mut().insert(external_id.to_owned(), database.clone());
+        }
+    }
+
+    /// Called by a database that has ended.
     fn forget(&self, external_id: &str, database: &Rc<TenantDatabase>) {
         for list in [&self.in_use, &self.ending] {
             let mut list = list.borrow_mut();
@@ -108,12 +130,20 @@ impl Databases {
         let now_ms = clock::now().0;
         let mut errors = self.connect_errors.borrow_mut();
         // Windows without recent errors say nothing any more.
-        errors.retain(|_, window| !window.is_quiet(now_ms));
-        errors.entry(external_id.to_owned()).or_insert_with(|| ErrorWindow::connect(now_ms)).record(now_ms);
+        errors.retain(|_, (window, _)| !window.is_quiet(now_ms));
+        errors.entry(external_id.to_owned()).or_insert_with(|| (ErrorWindow::connect(now_ms), false)).0.record(now_ms);
     }
 
     fn too_many_connect_errors(&self, external_id: &str) -> bool {
-        self.connect_errors.borrow_mut().get_mut(external_id).is_some_and(|window| window.tripped(clock::now().0))
+        let mut errors = self.connect_errors.borrow_mut();
+        let Some((window, refused)) = errors.get_mut(external_id) else { return false };
+        let refuses = window.tripped(clock::now().0);
+        if refuses && !*refused {
+            let text = "Too many database connections attempts per second";
+            Code::DatabaseConnectionRateLimitReached.log_at(Severity::Critical, external_id, text);
+        }
+        *refused = refuses;
+        refuses
     }
 }
 
@@ -144,10 +174,19 @@ async fn find_or_start(plane: &Rc<Plane>, external_id: &str) -> Result<Rc<Tenant
     if let Some(database) = plane.databases.get(external_id) {
         return Ok(database);
     }
+    if plane.databases.closed.get() {
+        return Err(DatabaseRefusal::Unavailable);
+    }
     if plane.databases.too_many_connect_errors(external_id) {
         return Err(DatabaseRefusal::ConnectRateLimited);
     }
-    let (settings, shared) = coordinates(plane, external_id).await?;
+    let (settings, shared) = loop {
+        let stops = plane.databases.stops.get();
+        let found = coordinates(plane, external_id).await?;
+        if plane.databases.stops.get() == stops {
+            break found;
+        }
+    };
     // Somebody else may have started it meanwhile.
     let mut in_use = plane.databases.in_use.borrow_mut();
     let database = in_use.entry(external_id.to_owned()).or_insert_with(|| {
@@ -168,12 +207,21 @@ async fn coordinates(plane: &Rc<Plane>, external_id: &str) -> Result<(DatabaseSe
     if tenant.suspend {
         return Err(DatabaseRefusal::Suspended);
     }
-    let extension = tenant.database().ok_or(DatabaseRefusal::Unavailable)?;
-    let plain = decrypted(extension, &plane.cipher).map_err(|error| failed(&error))?;
-    let settings = DatabaseSettings::from_plain(&plain).map_err(|error| failed(&error))?;
+    let settings = settings_of(plane, &tenant)?;
     let news = plane.load(external_id).await.map_err(|error| failed(&error))?;
     let shared = news.ok_or(DatabaseRefusal::TenantNotFound)?.shared;
     Ok((settings, shared))
+}
+
+/// Where the database of a record is.
+fn settings_of(plane: &Plane, tenant: &Tenant) -> Result<DatabaseSettings, DatabaseRefusal> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Code::UnableToConnectToTenantDatabase.log(&tenant.external_id, error);
+        DatabaseRefusal::Unavailable
+    };
+    let extension = tenant.database().ok_or(DatabaseRefusal::Unavailable)?;
+    let plain = decrypted(extension, &plane.cipher).map_err(|error| failed(&error))?;
+    DatabaseSettings::from_plain(&plain).map_err(|error| failed(&error))
 }
 
 fn decrypted(extension: &Extension, cipher: &Cipher) -> Result<Map<String, Value>, super::tenants::CipherError> {
@@ -190,15 +238,56 @@ fn decrypted(extension: &Extension, cipher: &Cipher) -> Result<Map<String, Value
 pub fn migrate_in_background(plane: &Rc<Plane>, external_id: &str) {
     let (plane, external_id) = (plane.clone(), external_id.to_owned());
     tokio::task::spawn_local(async move {
-        if plane.databases.get(&external_id).is_some() {
+        let databases = &plane.databases;
+        let is_busy = databases.closed.get() || databases.get(&external_id).is_some();
+        if is_busy
+            || databases.too_many_connect_errors(&external_id)
+            || !databases.preparing.borrow_mut().insert(external_id.clone())
+        {
             return;
         }
         if let Ok((settings, _)) = coordinates(&plane, &external_id).await
             && let Err(error) = preparation::prepare(&plane, &external_id, &settings).await
         {
             error.log(&external_id);
+            databases.note_connect_error(&external_id);
         }
+        databases.preparing.borrow_mut().remove(&external_id);
     });
+}
+
+/// Drops the slot that a tenant, which is being deleted, may have left.
+pub fn clear_up_in_background(plane: &Rc<Plane>, tenant: &Tenant) {
+    let Ok(settings) = settings_of(plane, tenant) else { return };
+    let (plane, external_id) = (plane.clone(), tenant.external_id.clone());
+    let ending = plane.databases.ending.borrow().get(&external_id).cloned();
+    tokio::task::spawn_local(async move {
+        if let Some(ending) = ending {
+            ending.ended().await;
+        }
+        capture::clear_up(&plane, &external_id, &settings).await;
+    });
+}
+
+/// Drops what earlier uses and earlier processes left behind: soon after the start, when tenants that are used have taken
+/// their slots over, and now and then.
+pub async fn clear_up(plane: Rc<Plane>) {
+    let mut pause = FIRST_CLEAR_UP;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = RECONNECT_PERIOD;
+        for external_id in plane.slots.noted() {
+            if plane.databases.get(&external_id).is_some() {
+                continue;
+            }
+            match coordinates(&plane, &external_id).await {
+                Ok((settings, _)) => capture::clear_up(&plane, &external_id, &settings).await,
+                // Nothing is left that would say where it was.
+                Err(DatabaseRefusal::TenantNotFound) => plane.slots.strike_off(&external_id),
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 /// Every five minutes, connects the databases of tenants that have users here but lost their connection for good.

@@ -132,14 +132,13 @@ async fn note_applied(plane: &Rc<Plane>, external_id: &str, applied: i64) {
     let applied = i32::try_from(applied).unwrap_or(i32::MAX);
     let _turn = plane.writing.lock().await;
     let noted = async {
-        let Some(mut tenant) = plane.store.get(external_id).await? else { return Ok(()) };
+        let Some(tenant) = plane.store.get(external_id).await? else { return Ok(()) };
         if tenant.migrations_ran != applied {
             if tenant.migrations_ran != 0 {
                 let text = format!("stored {}, found {applied}", tenant.migrations_ran);
                 Code::MigrationCountMismatch.log(external_id, text);
             }
-            tenant.migrations_ran = applied;
-            plane.store.put(&tenant).await?;
+            plane.store.set_migrations_ran(external_id, applied).await?;
         }
         Ok::<_, crate::control::tenants::StoreError>(())
     };

@@ -182,6 +182,7 @@ impl TenantDatabase {
                 () = self.watch_over(plane, &live) => false,
                 () = &mut stream => true,
             };
+            plane.databases.retire(&self.external_id, &self);
             self.stop();
             if !over {
                 // The stream ends on its own now, and drops its slot.

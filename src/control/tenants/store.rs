@@ -71,6 +71,20 @@ impl TenantStore {
         }
     }
 
+    /// Notes how many migrations the tenant's database has, and leaves everything else as it is.
+    ///
+    /// # Errors
+    /// As [`TenantStore::put`].
+    pub async fn set_migrations_ran(&self, external_id: &str, migrations_ran: i32) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => match store.get(external_id)? {
+                Some(tenant) => store.write(None, &Tenant { migrations_ran, ..tenant }),
+                None => Ok(()),
+            },
+            Self::Postgres(store) => store.set_migrations_ran(external_id, migrations_ran).await,
+        }
+    }
+
     /// Replaces the tenant stored under `old_external_id` by one with another external id, in one step.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub use cache::VerifiedCache;
 pub use claims::{ClaimValidators, ClaimValidatorsError, Require, Verified};
 pub use error::JwtError;
 pub use keys::Keys;
-pub use token::{clean, sign_hs256};
+pub use token::{claims_text, clean, sign_hs256};
 
 use token::Parts;
 

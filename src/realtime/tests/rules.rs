@@ -271,7 +271,7 @@ fn large_refused_joins_are_answered_at_once_instead_of_held() {
     let mut world = World::new(1);
     let client = world.open(0, Vsn::V2);
     for n in 0..3 {
-        let topic = format!("realtime:{n}{}", "x".repeat(200_000));
+        let topic = format!("realtime:{n}{}", "x".repeat(900_000));
         world.text(client, &json!(["1", "1", topic, "phx_join", {"config": {"private": true}}]));
     }
     assert_eq!(world.texts(client).len(), 3);

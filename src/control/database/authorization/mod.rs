@@ -49,7 +49,8 @@ impl AuthorizationContext {
             Some(Value::String(text)) => Some(text.clone()),
             Some(other) => Some(other.to_string()),
         };
-        let role = text("role").ok_or(ClaimsError::NoRole)?;
+        // `none` is how SQL says "the connection's own role"; no role can have that name.
+        let role = text("role").filter(|role| role != "none").ok_or(ClaimsError::NoRole)?;
         Ok(Self { topic, role, sub: text("sub"), claims_json: payload_json.to_owned(), headers_json })
     }
 }

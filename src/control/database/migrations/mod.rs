@@ -69,8 +69,11 @@ pub struct Applied {
 /// # Errors
 /// When the connection is lost or the login may not read `realtime.schema_migrations`.
 pub async fn applied(client: &Client) -> Result<i64, tokio_postgres::Error> {
-    let found = client.simple_query("select to_regclass('realtime.schema_migrations')").await?;
-    if first_value(&found).is_none() {
+    // A scan, because `to_regclass` remembers for the rest of a transaction that there was no such table, also when another
+    // node has made it while this one waited for the migration lock.
+    let table = "select 1 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+         where n.nspname = 'realtime' and c.relname = 'schema_migrations'";
+    if first_value(&client.simple_query(table).await?).is_none() {
         return Ok(0);
     }
     let counted = client.simple_query("select count(*) from realtime.schema_migrations").await?;

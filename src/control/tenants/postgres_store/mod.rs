@@ -97,6 +97,11 @@ impl PostgresStore {
         self.call("storing a tenant", async |client| rows::write(client, None, tenant).await).await
     }
 
+    pub(super) async fn set_migrations_ran(&self, external_id: &str, migrations_ran: i32) -> Result<(), StoreError> {
+        let work = async |client: &mut Client| rows::set_migrations_ran(client, external_id, migrations_ran).await;
+        self.call("noting migrations", work).await
+    }
+
     pub(super) async fn rename(&self, old: &str, tenant: &Tenant) -> Result<(), StoreError> {
         self.call("renaming a tenant", async |client| rows::write(client, Some(old), tenant).await).await
     }

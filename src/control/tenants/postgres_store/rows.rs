@@ -99,6 +99,17 @@ pub(super) async fn list(client: &Client) -> Result<Vec<Tenant>, Failure> {
     rows.iter().map(|row| record::tenant(row.try_get(0)?, row.try_get(1)?)).collect()
 }
 
+/// Notes how many migrations a tenant's database has, where there is a column for it.
+pub(super) async fn set_migrations_ran(client: &mut Client, external_id: &str, migrations_ran: i32) -> Result<(), Failure> {
+    let transaction = client.transaction().await?;
+    let has_column = columns(&transaction).await?.iter().any(|(table, column)| table == "tenants" && column == "migrations_ran");
+    if has_column {
+        let update = "update tenants set migrations_ran = $2 where external_id = $1";
+        transaction.execute_typed(update, &[(&external_id, Type::TEXT), (&migrations_ran, Type::INT4)]).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
 /// Removes a tenant; its extensions go with it.
 pub(super) async fn delete(client: &Client, external_id: &str) -> Result<bool, Failure> {
     Ok(client.execute_typed("delete from tenants where external_id = $1", &[(&external_id, Type::TEXT)]).await? > 0)
