@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the conformance kit against the release binary with one and with two shards, each with a new
-# Postgres (CONFORMANCE_POSTGRES: system, or newest for the npm package's). The kit is copied because it
-# may be read-only. Arguments go to its runner: tests/conformance.sh --only 'presence-*'
+# Postgres (CONFORMANCE_POSTGRES: system, or newest for the npm package's); with two shards the tenants live
+# in that Postgres too, as DB_HOST makes them. The kit is copied because it may be read-only. Arguments go
+# to its runner: tests/conformance.sh --only 'presence-*'
 # The logs of server and Postgres stay in tests/artefacts/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,7 +52,12 @@ start_postgres() {
 
 # Arguments: number of shards, port.
 start_server() {
-  env PORT="$2" RINGCAST_BIND=127.0.0.1 RINGCAST_SHARDS="$1" RINGCAST_SPREAD=all \
+  local registry=()
+  if [ "$1" -gt 1 ]; then
+    registry=(DB_HOST=127.0.0.1 DB_PORT="$postgres_port" DB_USER=supabase_admin DB_PASSWORD=postgres DB_NAME=postgres
+      DB_ENC_KEY=conformance-key1 DB_AFTER_CONNECT_QUERY='SET search_path TO _realtime')
+  fi
+  env "${registry[@]}" REGION=us-east-1 PORT="$2" RINGCAST_BIND=127.0.0.1 RINGCAST_SHARDS="$1" RINGCAST_SPREAD=all \
     RINGCAST_STATE_DIR="$work/state-$1" RINGCAST_DRAIN_TIMEOUT_MS=2000 \
     CONNECT_ERROR_BACKOFF_MS=0 CHANNEL_ERROR_BACKOFF_MS=0 \
     API_JWT_SECRET="$api_secret" METRICS_JWT_SECRET="$metrics_secret" \
