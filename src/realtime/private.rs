@@ -216,7 +216,7 @@ impl Hub {
             Ok(permissions) => permissions.read,
             Err(refusal) => {
                 let tenant = &self.conns[entry.conn as usize].shared.external_id;
-                refusal.code().log(tenant, refusal.log_text());
+                refusal.log(tenant);
                 return self.stop_channel(channel, refusal.close_text(), now, fx);
             }
         };

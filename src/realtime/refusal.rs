@@ -98,7 +98,7 @@ impl Refusal {
             Self::Database(refusal) => refusal.log_text(),
             _ => reason,
         };
-        let text = reason.strip_prefix(code.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&reason);
+        let text = without_code(&reason, code);
         // The limiter's trigger is critical and logged by the control plane; a refusal is one client's error.
         code.log_at(code.severity().min(Severity::Error), external_id, text);
     }
@@ -162,6 +162,11 @@ impl DatabaseRefusal {
         }
     }
 
+    /// Logs it under its code.
+    pub fn log(&self, external_id: &str) {
+        self.code().log(external_id, without_code(&self.log_text(), self.code()));
+    }
+
     /// What the log is told: the reason, and the database's own words where there are some.
     pub fn log_text(&self) -> String {
         match self {
@@ -169,6 +174,11 @@ impl DatabaseRefusal {
             _ => self.join_reason(),
         }
     }
+}
+
+/// The text behind the code that some reasons begin with, since log lines begin with it anyway.
+fn without_code(text: &str, code: Code) -> &str {
+    text.strip_prefix(code.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text)
 }
 
 /// Text without a code for evaluations that failed in an unforeseen way.

@@ -20,6 +20,9 @@ use crate::protocol::jwt;
 use crate::realtime::database::{Authorize, DatabaseRefusal, Extensions, Permissions, StoredBody, StoredMessage};
 use crate::telemetry::{Code, Severity};
 
+/// A check that found its session broken is repeated once if it did so this soon.
+const RETRY_WITHIN_MS: u64 = 1_000;
+
 /// What an evaluation will have come to; `None` until then.
 type Evaluation = watch::Receiver<Option<Rc<Result<Permissions, DatabaseRefusal>>>>;
 
@@ -75,7 +78,12 @@ impl Live {
         if self.is_refusing() {
             return Err(DatabaseRefusal::PoolExhausted);
         }
-        let evaluated = self.ask(question).await;
+        let started_ms = clock::now().0;
+        let mut evaluated = self.ask(question).await;
+        if matches!(evaluated, Err(DatabaseRefusal::Unavailable)) && clock::now().0 - started_ms < RETRY_WITHIN_MS {
+            // A session of the pool may have ended unnoticed; a new one is opened now.
+            evaluated = self.ask(question).await;
+        }
         if matches!(evaluated, Err(DatabaseRefusal::PoolExhausted)) {
             self.errors.borrow_mut().record(clock::now().0);
         }

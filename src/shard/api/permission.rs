@@ -44,7 +44,7 @@ pub(super) async fn allowed_topics<'a>(
             }
             Ok(false) => {}
             Err(refusal) => {
-                refusal.code().log(&tenant.config.external_id, refusal.log_text());
+                refusal.log(&tenant.config.external_id);
             }
         }
     }
@@ -81,7 +81,7 @@ async fn answer(shard: &Rc<Shard>, number: u64) -> Result<bool, DatabaseRefusal>
 
 /// The answer of the single endpoint when the permission could not be evaluated (protocol 16.3, database 10.5).
 pub(super) fn refused(tenant: &TenantRequest, refusal: &DatabaseRefusal) -> Response {
-    refusal.code().log(&tenant.config.external_id, refusal.log_text());
+    refusal.log(&tenant.config.external_id);
     let (status, text) = match refusal {
         DatabaseRefusal::RlsPolicy(_) => (422, "RLS policy error"),
         DatabaseRefusal::QueryCanceled(_) => (422, "Query canceled"),
