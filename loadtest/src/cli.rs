@@ -7,7 +7,9 @@ use crate::client::{Credentials, Endpoint, LoadError};
 use crate::machine;
 use crate::measure::{Outcome, ServerProbe};
 use crate::report::{Progress, outcome_table};
-use crate::scenario::{Context, Echo, Fanout, Idle, JoinStorm, Mix, Presence, Scenario, Slow, TcpEcho};
+use crate::scenario::{
+    Context, DatabaseEvents, Echo, Fanout, Idle, JoinStorm, Mix, Presence, PrivateJoins, Scenario, Slow, TcpEcho,
+};
 use crate::suite::SuiteArgs;
 use crate::wire::push::Dialect;
 use crate::wire::token::Mint;
@@ -37,6 +39,10 @@ const EXAMPLES: &str = "Examples:
   The bare io_uring floor instead of a gateway (no credentials needed):
     floor --port 4001 --core 0 &
     swarm mix --users 2000 --url ws://127.0.0.1:4001/ --pid $! --core 1
+  A tenant with a database: rows inserted by SQL to 100 subscribers, ten a second, then as fast as it goes:
+    swarm database-events --subscribers 100 --rate 10 --secret SECRET --pid $(pidof ringcast) \\
+          --database postgres://postgres@127.0.0.1:5432/postgres --postgres-pid $(head -1 $PGDATA/postmaster.pid)
+    swarm database-events --subscribers 100 --rate max --private …
   Compare two servers, five interleaved rounds, and write a report:
     swarm all --target floor=ws://127.0.0.1:4001/,pid=11 \\
               --target ringcast=ws://127.0.0.1:4000/socket/websocket,pid=12 \\
@@ -59,6 +65,27 @@ enum Command {
     Slow(Single<Slow>),
     /// N members join and track one room: presence diffs per member.
     Presence(Single<Presence>),
+    /// Join and leave private channels of a tenant with a database (--database).
+    ///
+    /// Every connection keeps --window joins outstanding, each on a topic of its own, so that no two of them share an
+    /// answer, and leaves a channel as soon as it is in. Join time counts from sending phx_join to the ok; CPU per join
+    /// includes the leave.
+    ///
+    /// The database must be that of the tenant, known to the server already: the server makes the schema realtime in it.
+    /// swarm then gives role authenticated the right to read and write topics load:… (policies swarm_select and
+    /// swarm_insert on realtime.messages, replaced by every run and left there) and waits for the replication stream.
+    /// Raise the tenant's limits: max_joins_per_second, and db_pool for more than one authorization at a time.
+    PrivateJoins(Single<PrivateJoins>),
+    /// Insert rows with realtime.send and receive them as broadcasts (--database).
+    ///
+    /// At --rate R every row is a transaction of its own, and latency counts from just before its INSERT is sent to the
+    /// arrival at a subscriber, commit and replication included. At --rate max rows come in transactions of --batch as
+    /// fast as deliveries keep up; latency then shows the queue of --window rows. One connection inserts: while the
+    /// server's load stays below 100 % of its cores, Postgres is the limit.
+    ///
+    /// Every subscriber must receive every row once and in the order of insertion, else the run fails. Postgres CPU
+    /// includes the inserting itself. About the database and the policies see `swarm private-joins --help`.
+    DatabaseEvents(Single<DatabaseEvents>),
     /// Round trips against a bare TCP echo (`floor --tcp-echo`; --url tcp://127.0.0.1:PORT).
     TcpEcho(Single<TcpEcho>),
     /// Run scenarios P1–P7 and P10 against several servers, interleaved, and report medians and ratios.
@@ -91,7 +118,8 @@ pub struct ConnectArgs {
     /// Host header; its first label selects the tenant.
     #[arg(long, default_value = "realtime-dev.localhost")]
     pub host: String,
-    /// Secret of the tenant: every connection gets an HS256 token of its own (role anon, valid for a day).
+    /// Secret of the tenant: every connection gets an HS256 token of its own, valid for a day (role anon; scenarios with a
+    /// database: authenticated).
     #[arg(long, conflicts_with = "token")]
     pub secret: Option<String>,
     /// Token for all connections. Without this and --secret, only a server that checks nothing can be used.
@@ -191,6 +219,7 @@ impl LoadArgs {
         Ok(Context {
             endpoint,
             probe: pid.map(probe).transpose()?,
+            postgres: None,
             payload_bytes: self.payload_bytes,
             warmup_ns: nanoseconds("--warmup-secs", self.warmup_secs)?,
             duration_ns: nanoseconds("--duration-secs", self.duration_secs)?,
@@ -226,6 +255,8 @@ pub fn run(cli: &Cli) -> Result<(), LoadError> {
         Command::Joinstorm(single) => single.run("joinstorm"),
         Command::Slow(single) => single.run("slow"),
         Command::Presence(single) => single.run("presence"),
+        Command::PrivateJoins(single) => single.run("private-joins"),
+        Command::DatabaseEvents(single) => single.run("database-events"),
         Command::TcpEcho(single) => single.run("tcp-echo"),
         Command::All(suite) => suite.run(),
     }
@@ -263,6 +294,9 @@ mod tests {
         assert!(parse(&["swarm", "fanout", "--window", "4", "--rate", "5"]).is_err());
         assert!(parse(&["swarm", "fanout", "--secret", "a", "--token", "b"]).is_err());
         assert!(parse(&["swarm", "echo", "--vsn", "3.0.0"]).is_err());
+        assert!(parse(&["swarm", "private-joins", "--window", "4"]).is_err(), "a database is needed");
+        assert!(parse(&["swarm", "database-events", "--database", "postgres://a", "--rate", "most"]).is_err());
+        assert!(parse(&["swarm", "database-events", "--database", "postgres://a", "--rate", "max"]).is_ok());
         assert!(parse(&["swarm", "mix", "--users", "9", "--vsn", "1.0.0"]).is_ok());
     }
 }

@@ -69,6 +69,14 @@ impl Endpoint {
         }
     }
 
+    /// The same endpoint with minted tokens for `role`; a token given as it is stays.
+    pub fn for_role(mut self, role: &'static str) -> Self {
+        if let Credentials::Mint(mint) = self.credentials {
+            self.credentials = Credentials::Mint(mint.for_role(role));
+        }
+        self
+    }
+
     /// The upgrade request that presents `token`.
     pub fn upgrade_request(&self, token: &str) -> Vec<u8> {
         let target = format!("{}?apikey={token}&vsn={}", self.path, self.dialect.vsn());

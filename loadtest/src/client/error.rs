@@ -2,6 +2,7 @@
 
 use crate::wire::frame::FrameError;
 use crate::wire::handshake::HandshakeError;
+use std::error::Error as _;
 use std::{fmt, io};
 
 /// A failure that ends a run.
@@ -17,6 +18,10 @@ pub enum LoadError {
     Ended(String),
     /// Nothing arrived for a long time; what was waited for.
     Stalled(String),
+    /// The database refused something; what was being done and its error.
+    Database(String, tokio_postgres::Error),
+    /// Rows arrived otherwise than they were inserted; how.
+    Wrong(String),
     /// An argument cannot be used.
     Argument(String),
 }
@@ -25,6 +30,11 @@ impl LoadError {
     /// For `map_err`: an [`io::Error`] that happened while doing `what`.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io(what.into(), error)
+    }
+
+    /// For `map_err`: an error of the database that happened while doing `what`.
+    pub fn database(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |error| Self::Database(what.into(), error)
     }
 }
 
@@ -36,7 +46,11 @@ impl fmt::Display for LoadError {
             Self::Frame(error) => error.fmt(f),
             Self::Ended(words) => write!(f, "the server ended it: {words}"),
             Self::Stalled(what) => write!(f, "stalled: {what}"),
-            Self::Argument(what) => f.write_str(what),
+            Self::Database(what, error) => match error.source() {
+                Some(cause) => write!(f, "{what}: {error}: {cause}"),
+                None => write!(f, "{what}: {error}"),
+            },
+            Self::Wrong(what) | Self::Argument(what) => f.write_str(what),
         }
     }
 }

@@ -55,13 +55,18 @@ pub fn own_cpu_ns() -> u64 {
     cpu_ns("self").unwrap_or(0)
 }
 
-fn cpu_ns(process: &str) -> io::Result<u64> {
+pub(super) fn cpu_ns(process: &str) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let ticks = stat_ticks(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unreadable stat"))?;
+    let coarse_ns = ticks * tick_ns();
+    Ok(coarse_ns.max(threads_ns(process)))
+}
+
+/// Length of one step of the times in `/proc/PID/stat`, in nanoseconds.
+pub(super) fn tick_ns() -> u64 {
     // SAFETY: plain system call without pointers.
     let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
-    let coarse_ns = ticks * (1_000_000_000 / ticks_per_second);
-    Ok(coarse_ns.max(threads_ns(process)))
+    1_000_000_000 / ticks_per_second
 }
 
 /// Sum of the run times of the threads alive; 0 where the kernel does not count them.

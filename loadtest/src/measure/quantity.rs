@@ -22,7 +22,9 @@ pub enum Better {
 pub enum Quantity {
     /// Messages that arrived, per second.
     Deliveries,
-    /// Connections joined, per second.
+    /// Rows inserted into the database and delivered, per second.
+    Rows,
+    /// Channels joined, per second.
     Joins,
     /// Round trips, per second.
     RoundTrips,
@@ -30,8 +32,14 @@ pub enum Quantity {
     HealthyShare,
     /// Server CPU per delivery.
     CpuPerDelivery,
-    /// Server CPU per connect, upgrade and join.
+    /// Server CPU per join, with whatever belongs to it in the scenario: connect and upgrade, or the leave.
     CpuPerJoin,
+    /// CPU of all processes of Postgres per join.
+    PostgresCpuPerJoin,
+    /// CPU of all processes of Postgres per row, inserting included.
+    PostgresCpuPerRow,
+    /// CPU of all processes of Postgres per delivery, inserting included.
+    PostgresCpuPerDelivery,
     /// Median latency.
     LatencyP50,
     /// 95th percentile of latency.
@@ -60,6 +68,8 @@ pub enum Quantity {
     Counted,
     /// Share of one core the server used.
     ServerLoad,
+    /// Share of one core all processes of Postgres used.
+    PostgresLoad,
     /// Share of one core the generator used.
     GeneratorLoad,
 }
@@ -69,11 +79,15 @@ impl Quantity {
     pub fn label(self) -> &'static str {
         match self {
             Self::Deliveries => "deliveries/s",
+            Self::Rows => "rows/s",
             Self::Joins => "joins/s",
             Self::RoundTrips => "round trips/s",
             Self::HealthyShare => "healthy throughput, × run without slow readers",
             Self::CpuPerDelivery => "server CPU per delivery, µs",
             Self::CpuPerJoin => "server CPU per join, µs",
+            Self::PostgresCpuPerJoin => "Postgres CPU per join, µs",
+            Self::PostgresCpuPerRow => "Postgres CPU per row, µs",
+            Self::PostgresCpuPerDelivery => "Postgres CPU per delivery, µs",
             Self::LatencyP50 => "latency p50, µs",
             Self::LatencyP95 => "latency p95, µs",
             Self::LatencyP99 => "latency p99, µs",
@@ -88,6 +102,7 @@ impl Quantity {
             Self::Closed => "connections closed by the server",
             Self::Counted => "messages counted",
             Self::ServerLoad => "server load, % of a core",
+            Self::PostgresLoad => "Postgres load, % of a core",
             Self::GeneratorLoad => "generator load, % of a core",
         }
     }
@@ -95,10 +110,14 @@ impl Quantity {
     /// Which direction is better.
     pub fn better(self) -> Better {
         match self {
-            Self::Deliveries | Self::Joins | Self::RoundTrips | Self::HealthyShare => Better::Higher,
-            Self::Closed | Self::Counted | Self::GeneratorLoad | Self::ServerLoad | Self::RssGrowth | Self::Lost => {
-                Better::Neither
-            }
+            Self::Deliveries | Self::Rows | Self::Joins | Self::RoundTrips | Self::HealthyShare => Better::Higher,
+            Self::Closed
+            | Self::Counted
+            | Self::GeneratorLoad
+            | Self::ServerLoad
+            | Self::PostgresLoad
+            | Self::RssGrowth
+            | Self::Lost => Better::Neither,
             _ => Better::Lower,
         }
     }

@@ -3,6 +3,7 @@
 //! The stamp is searched in every `2^n`-th message only: a flood would otherwise measure the generator's own
 //! clock reads.
 
+use super::Counting;
 use crate::client::Listener;
 use crate::machine::monotonic_ns;
 use crate::measure::Latency;
@@ -30,6 +31,16 @@ impl Arrivals {
     /// Counts deliveries to the first `counted` connections and samples every 64th message.
     pub fn sampling_some(counted: usize) -> Self {
         Self { counted, skip_mask: 63, ..Self::default() }
+    }
+}
+
+impl Counting for Arrivals {
+    fn count(&self) -> u64 {
+        self.deliveries
+    }
+
+    fn begin(&mut self) {
+        self.latency.clear();
     }
 }
 

@@ -5,28 +5,33 @@
 //! A run fails when the server ends a connection that reads, or delivers nothing for [`STALL_NS`].
 
 mod arrivals;
+mod database_events;
 mod echo;
 mod fanout;
 mod idle;
 mod join_storm;
 mod mix;
-mod pace;
+pub(crate) mod pace;
 mod presence;
+mod private_joins;
+mod replication;
 mod slow;
 mod tcp_echo;
 
+pub use database_events::DatabaseEvents;
 pub use echo::Echo;
 pub use fanout::Fanout;
 pub use idle::Idle;
 pub use join_storm::JoinStorm;
 pub use mix::Mix;
 pub use presence::Presence;
+pub use private_joins::PrivateJoins;
 pub use slow::Slow;
 pub use tcp_echo::TcpEcho;
 
 use crate::client::{Endpoint, Fleet, Listener, LoadError, Seat};
 use crate::machine::monotonic_ns;
-use crate::measure::{Meter, Outcome, ServerProbe, Usage};
+use crate::measure::{Meter, Outcome, PostgresProbe, ServerProbe, Usage};
 use crate::report::Progress;
 use arrivals::Arrivals;
 
@@ -42,6 +47,8 @@ pub struct Context {
     pub endpoint: Endpoint,
     /// Its process, if known.
     pub probe: Option<ServerProbe>,
+    /// The Postgres of the tenant, if it is to be measured.
+    pub postgres: Option<PostgresProbe>,
     /// Size of the user payload of a broadcast, in bytes.
     pub payload_bytes: usize,
     /// Time before counting begins.
@@ -65,6 +72,15 @@ pub trait Scenario {
     fn run(&self, context: &Context) -> Result<Outcome, LoadError>;
 }
 
+/// What a measuring loop counts.
+trait Counting: Listener {
+    /// Everything that has arrived so far.
+    fn count(&self) -> u64;
+
+    /// The warm-up is over: forgets its latencies.
+    fn begin(&mut self);
+}
+
 impl Context {
     /// Opens and joins `seats`, telling the progress.
     fn open(&self, seats: &[Seat], listener: &mut impl Listener) -> Result<Fleet, LoadError> {
@@ -79,43 +95,43 @@ impl Context {
     }
 
     /// Warms up, then measures: calls `step` with the current time, polls for as long as it says, until time is up.
-    /// Returns the usage and the deliveries of the measured part.
-    fn measure(
+    /// Returns the usage and the count of the measured part.
+    fn measure<C: Counting>(
         &self,
         fleet: &mut Fleet,
-        arrivals: &mut Arrivals,
-        mut step: impl FnMut(&mut Fleet, &Arrivals, u64) -> Result<u64, LoadError>,
+        arrivals: &mut C,
+        mut step: impl FnMut(&mut Fleet, &C, u64) -> Result<u64, LoadError>,
     ) -> Result<(Usage, u64), LoadError> {
         self.progress.tell(|| "warming up".to_owned());
         self.drive(fleet, arrivals, self.warmup_ns, &mut step)?;
         self.progress.tell(|| "measuring".to_owned());
-        arrivals.latency.clear();
-        let before = arrivals.deliveries;
-        let meter = Meter::start(self.probe)?;
+        arrivals.begin();
+        let before = arrivals.count();
+        let meter = Meter::start_beside(self.probe, self.postgres)?;
         self.drive(fleet, arrivals, self.duration_ns, &mut step)?;
         let usage = meter.stop()?;
         self.progress.clear();
-        Ok((usage, arrivals.deliveries - before))
+        Ok((usage, arrivals.count() - before))
     }
 
-    fn drive(
+    fn drive<C: Counting>(
         &self,
         fleet: &mut Fleet,
-        arrivals: &mut Arrivals,
+        arrivals: &mut C,
         span_ns: u64,
-        step: &mut impl FnMut(&mut Fleet, &Arrivals, u64) -> Result<u64, LoadError>,
+        step: &mut impl FnMut(&mut Fleet, &C, u64) -> Result<u64, LoadError>,
     ) -> Result<(), LoadError> {
         let mut now = monotonic_ns();
         let end = now + span_ns;
-        let (mut seen, mut seen_ns) = (arrivals.deliveries, now);
+        let (mut seen, mut seen_ns) = (arrivals.count(), now);
         while now < end {
             let wait_ns = step(fleet, arrivals, now)?;
             fleet.poll(self.wait_ns(wait_ns.min(end - now)), arrivals)?;
             now = monotonic_ns();
-            if arrivals.deliveries != seen {
-                (seen, seen_ns) = (arrivals.deliveries, now);
+            if arrivals.count() != seen {
+                (seen, seen_ns) = (arrivals.count(), now);
             } else if now - seen_ns > STALL_NS {
-                return Err(LoadError::Stalled(format!("no delivery for 10 s, {seen} had arrived before")));
+                return Err(LoadError::Stalled(format!("nothing for 10 s, {seen} had arrived before")));
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! The wire formats that generator and floor share: WebSocket frames, the upgrade handshake, Phoenix pushes,
-//! time stamps inside payloads and HS256 tokens.
+//! time stamps and numbers inside payloads, and HS256 tokens.
 //!
 //! Everything here is a pure function over bytes: no sockets, no clocks. Parsers return typed errors or `None`
 //! and never panic on what the network sends.
@@ -7,5 +7,6 @@
 pub mod frame;
 pub mod handshake;
 pub mod push;
+pub mod row;
 pub mod stamp;
 pub mod token;

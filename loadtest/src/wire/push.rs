@@ -89,12 +89,16 @@ pub struct Channel {
     pub echo: bool,
     /// Whether the presence state is asked for.
     pub presence: bool,
+    /// Whether the policies of the tenant's database decide about the join.
+    pub private: bool,
+    /// Whether the server is asked to tell when it streams rows from the database (protocol 7.4).
+    pub replication_ready: bool,
 }
 
 impl Channel {
     /// A channel on `realtime:NAME` that receives others' broadcasts only.
     pub fn named(name: impl std::fmt::Display) -> Self {
-        Self { topic: format!("realtime:{name}"), echo: false, presence: false }
+        Self { topic: format!("realtime:{name}"), echo: false, presence: false, private: false, replication_ready: false }
     }
 
     /// The same channel with own broadcasts delivered back.
@@ -105,9 +109,10 @@ impl Channel {
     /// The payload of this channel's `phx_join`; `access_token` as the official client sends it, if wanted.
     pub fn join_payload(&self, access_token: Option<&str>) -> String {
         let token = access_token.map_or_else(String::new, |token| format!(r#","access_token":"{token}""#));
+        let ready = if self.replication_ready { r#","replication_ready":true"# } else { "" };
         format!(
-            r#"{{"config":{{"broadcast":{{"ack":false,"self":{}}},"presence":{{"key":"","enabled":{}}},"postgres_changes":[],"private":false}}{token}}}"#,
-            self.echo, self.presence
+            r#"{{"config":{{"broadcast":{{"ack":false,"self":{}{ready}}},"presence":{{"key":"","enabled":{}}},"postgres_changes":[],"private":{}}}{token}}}"#,
+            self.echo, self.presence, self.private
         )
     }
 }
@@ -185,7 +190,14 @@ mod tests {
             let payload = if dialect == Dialect::V1 { &value["payload"] } else { &value[4] };
             assert_eq!(payload["config"]["broadcast"]["self"], true);
             assert_eq!(payload["access_token"], "a.b.c");
+            assert_eq!(payload["config"]["private"], false);
         }
+        let private = Channel { private: true, replication_ready: true, ..channel }.join_payload(None);
+        let value: serde_json::Value = serde_json::from_str(&private).unwrap();
+        assert_eq!(
+            (&value["config"]["private"], &value["config"]["broadcast"]["replication_ready"]),
+            (&true.into(), &true.into())
+        );
         assert_eq!(Dialect::V2.heartbeat(), r#"[null,"0","phoenix","heartbeat",{}]"#);
     }
 

@@ -26,6 +26,12 @@ pub trait Listener {
 
     /// All joins of connection `seat` were answered ok.
     fn on_joined(&mut self, _seat: usize, _answer: &mut Vec<u8>) {}
+
+    /// Anything else that arrived, except the replies to the joins of the plan. Returns whether it was expected; what
+    /// was not and ends a channel or refuses something ends the run. Bytes appended to `answer` are sent back.
+    fn on_control(&mut self, _seat: usize, _kind: Kind, _message: &[u8], _answer: &mut Vec<u8>) -> bool {
+        false
+    }
 }
 
 /// The connections of a run.
@@ -184,6 +190,10 @@ impl Fleet {
         answer: &mut Vec<u8>,
     ) -> Result<(), LoadError> {
         let connection = &mut self.connections[seat];
+        let of_plan = kind == Kind::Accepted && matches!(connection.phase, Phase::Joining { .. });
+        if !of_plan && listener.on_control(seat, kind, payload, answer) {
+            return Ok(());
+        }
         match (kind, connection.phase) {
             (Kind::Rejected | Kind::Ended, _) => self.lost(seat, String::from_utf8_lossy(payload).into_owned()),
             (Kind::Accepted, Phase::Joining { missing }) => {
