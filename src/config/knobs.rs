@@ -289,6 +289,8 @@ knobs! {
     slot_name_suffix = "SLOT_NAME_SUFFIX", Environment, Kind::Text, "", Keep;
     /// Bytes of WAL a slot may hold back before it is dropped and made anew; 0 leaves it to max_slot_wal_keep_size.
     slot_lag_bytes_max = "RINGCAST_SLOT_LAG_BYTES_MAX", Both, int(0, 1_099_511_627_776), "1073741824", Own;
+    /// Keep a row in realtime.subscription for every subscription to row changes, as the original does; without, subscribing writes nothing.
+    subscription_rows = "RINGCAST_SUBSCRIPTION_ROWS", Both, Kind::Bool, "true", Own;
     /// How often the use of a tenant's database is looked at, in ms; after twelve looks without users it is disconnected.
     database_check_ms = "RINGCAST_DATABASE_CHECK_MS", Both, int(10, DAY_MS), "60000", Own;
     /// How often the replication stream of a tenant is checked from the outside, in ms.

@@ -180,6 +180,7 @@ fn tenant_defaults(s: &Settings) -> Result<TenantLimitDefaults, ConfigError> {
 fn tenant_database(s: &Settings) -> Result<TenantDatabaseSettings, ConfigError> {
     Ok(TenantDatabaseSettings {
         slot_name_suffix: s.parse(Id::slot_name_suffix, values::parse_slot_suffix)?,
+        subscription_rows: s.boolean(Id::subscription_rows)?,
         slot_lag_bytes_max: s.int(Id::slot_lag_bytes_max)?,
         check_ms: s.int(Id::database_check_ms)?,
         stream_check_ms: s.int(Id::stream_check_ms)?,

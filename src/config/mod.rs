@@ -185,6 +185,8 @@ pub struct TenantLimitDefaults {
 pub struct TenantDatabaseSettings {
     /// Lower-case letters, digits and underscores.
     pub slot_name_suffix: Option<String>,
+    /// Store subscriptions to row changes in the tenant's database.
+    pub subscription_rows: bool,
     /// WAL bytes a slot may hold back; 0: no bound of ours.
     pub slot_lag_bytes_max: u64,
     /// Period of the look at its users.

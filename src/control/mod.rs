@@ -24,10 +24,10 @@ use tokio::task::spawn_local;
 use crate::base::clock;
 use crate::config::Config;
 use crate::mailbox::{Receiver, Reply, Sender, ToControl, ToShard};
-use crate::realtime::database::{Answer, Asker, Question};
+use crate::realtime::database::{Answer, Ask, Asker, Question};
 use crate::telemetry::ShardCounters;
 use api::ApiSettings;
-use capture::SlotJournal;
+use capture::{SlotJournal, changes};
 use database::Databases;
 use plane::Plane;
 use post::PostOffice;
@@ -82,6 +82,7 @@ pub fn run(runtime: &Runtime, plan: ControlPlan) -> std::io::Result<()> {
     let plane = Rc::new(Plane {
         registry: RefCell::new(Registry::new(&config, shards.len())),
         databases: Databases::default(),
+        changes: RefCell::default(),
         slots: SlotJournal::new(&config.state_dir),
         post: PostOffice::new(shards),
         writing: tokio::sync::Mutex::default(),
@@ -160,6 +161,12 @@ impl Control {
                     let reply = management::serve(&plane, *call).await;
                     plane.post.send(shard, ToShard::Reply { request, reply });
                 });
+            }
+            ToControl::Ask {
+                shard,
+                question: question @ Question { ask: Ask::Subscribe(_) | Ask::Resubscribe { .. } | Ask::Unsubscribe, .. },
+            } => {
+                changes::ask(plane, shard, question);
             }
             ToControl::Ask { shard, question } => {
                 let plane = plane.clone();

@@ -6,8 +6,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::api::ApiSettings;
 use super::capture::SlotJournal;
+use super::capture::changes::Changes;
 use super::database::{self, Databases};
 use super::post::PostOffice;
 use super::registry::{Entry, LoadError, Registry};
@@ -32,6 +35,8 @@ pub struct Plane {
     pub registry: RefCell<Registry>,
     /// Databases in use.
     pub databases: Databases,
+    /// Subscribers to row changes, by tenant.
+    pub changes: RefCell<HashMap<Arc<str>, Rc<Changes>>>,
     /// Replication slots that may be left behind.
     pub slots: SlotJournal,
     /// Mail to the shards.
@@ -54,6 +59,11 @@ impl Plane {
         let Some(tenant) = self.store.get(external_id).await.map_err(LoadError::Store)? else { return Ok(None) };
         let mut registry = self.registry.borrow_mut();
         registry.enter(tenant, &self.cipher, clock::now().0).map(|entry| Some(entry.news(false)))
+    }
+
+    /// Subscribers to the row changes of a tenant.
+    pub fn changes_of(&self, external_id: &Arc<str>) -> Rc<Changes> {
+        self.changes.borrow_mut().entry(external_id.clone()).or_insert_with(|| Changes::new(external_id.clone())).clone()
     }
 
     /// Looks whether somebody else changed a tenant in use, and does what such a change means.
@@ -105,6 +115,7 @@ impl Plane {
         self.databases.stop(external_id);
         let entry = self.registry.borrow_mut().remove(external_id);
         if let Some(entry) = entry {
+            self.changes.borrow_mut().remove(&entry.config.external_id);
             database::clear_up_in_background(self, &entry.tenant);
             self.post.send_all(|| ToShard::Tenant(TenantNews { config: None, ..entry.news(true) }));
         }

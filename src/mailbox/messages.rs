@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Mail, Permit};
-use crate::realtime::database::{Answer, DatabaseRefusal, Permissions, Question, StoredMessage};
+use crate::protocol::phoenix::encode::Status;
+use crate::realtime::database::{Answer, Ask, ChangeDelivery, DatabaseRefusal, Permissions, Question, StoredMessage};
 use crate::realtime::tenant::{TenantConfig, TenantShared};
 use crate::realtime::{Delivery, PeerMail};
 
@@ -31,6 +32,19 @@ pub enum ToShard {
         shared: Arc<TenantShared>,
         /// The rows.
         messages: Vec<StoredMessage>,
+    },
+    /// Row changes for channels of the shard, in commit order.
+    Changes(Vec<ChangeDelivery>),
+    /// What became of a channel's subscriptions to row changes.
+    Notice {
+        /// Slot of the channel.
+        channel: u32,
+        /// Serial of the channel.
+        serial: u64,
+        /// Good or bad news.
+        status: Status,
+        /// For the client.
+        message: Box<str>,
     },
     /// Settings of a tenant were loaded or changed.
     Tenant(TenantNews),
@@ -113,7 +127,7 @@ pub enum ToControl {
 impl Mail for ToControl {
     fn is_droppable(&self) -> bool {
         // Whoever asks has a deadline of its own.
-        !matches!(self, Self::Drained)
+        !matches!(self, Self::Drained | Self::Ask { question: Question { ask: Ask::Unsubscribe, .. }, .. })
     }
 }
 

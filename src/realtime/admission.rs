@@ -33,6 +33,8 @@ pub(super) struct JoinOrder {
     pub presence_key: Option<Box<str>>,
     /// Entries of the reply's `postgres_changes`, as received.
     pub entries: Vec<Box<str>>,
+    /// The entry stands for the sub-topic (5.6).
+    pub legacy: bool,
     pub replay: ReplayRequest,
     pub token: UsableToken,
     /// `phx_close` of the channel that this join replaces.
@@ -143,6 +145,7 @@ impl Hub {
             presence_enabled,
             presence_key: request.presence_key.as_deref().map(Box::from),
             entries,
+            legacy: request.legacy,
             replay: request.replay,
             token,
             replaced: None,

@@ -49,6 +49,48 @@ pub enum Ask {
     Connect,
     /// May this identity read or write the topic, and which stored messages are there for it?
     Authorize(Box<Authorize>),
+    /// Row changes for a channel that has just joined. Not answered; the channel is sent notices and changes.
+    Subscribe(Box<Subscribe>),
+    /// The channel's token changed: the same entries with other claims.
+    Resubscribe {
+        /// The new token, verified.
+        token: Box<str>,
+    },
+    /// The channel has ended.
+    Unsubscribe,
+}
+
+/// What a channel wants to know of row changes (section 11).
+#[derive(Debug)]
+pub struct Subscribe {
+    /// A token that the shard has verified.
+    pub token: Box<str>,
+    /// Entries as received, each with the id that the client knows it by.
+    pub entries: Vec<(u32, Box<str>)>,
+    /// The entry stands for a sub-topic (5.6): changes are delivered in the old form.
+    pub legacy: bool,
+}
+
+/// A row change on its way to the channels of one shard: the same for all of them but for the ids.
+#[derive(Debug)]
+pub struct ChangeDelivery {
+    /// JSON text of `data` (11.5).
+    pub data: Arc<str>,
+    /// `INSERT`, `UPDATE` or `DELETE`: the event of legacy channels.
+    pub kind: &'static str,
+    /// Who gets it. Those with equal ids lie together, so that equal frames are encoded once.
+    pub targets: Vec<ChangeTarget>,
+}
+
+/// A channel that gets a row change.
+#[derive(Debug, Clone)]
+pub struct ChangeTarget {
+    /// Slot of the channel.
+    pub channel: u32,
+    /// Serial of the channel.
+    pub serial: u64,
+    /// JSON list of the ids of the entries that match; `None` for legacy channels.
+    pub ids: Option<Arc<str>>,
 }
 
 /// An authorisation check, answered by the policies on `realtime.messages` (12.3).

@@ -142,6 +142,8 @@ pub(super) struct Channel {
     /// When the armed timer fires; a later check re-arms it then instead of adding another.
     pub token_timer_ms: u64,
     pub presence: Option<Box<ChannelPresence>>,
+    /// The control plane knows the channel as a subscriber of row changes.
+    pub subscribes: bool,
     /// `None` on public channels.
     pub private: Option<Box<PrivateChannel>>,
 }

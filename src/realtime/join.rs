@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::admission::JoinOrder;
+use super::changes::{entries_with_ids, entry_ids};
 use super::database::{Answer, Ask, Asker, DatabaseRefusal, Permissions, Question, StoredMessage};
 use super::dispatch::topic_hash;
 use super::effects::{Effects, PeerMail, Timer};
@@ -26,9 +27,6 @@ const REPLICATION_READY_MS_MAX: u64 = 60_000;
 /// A question is answered within this time: longer than the control plane's own deadline, so that it only expires when the
 /// answer was lost.
 pub(super) const ANSWER_MS_MAX: u64 = 20_000;
-
-/// Told to channels that ask for row changes.
-const NO_POSTGRES_CHANGES: &str = "Postgres Changes are not available on this server";
 
 impl Hub {
     pub(super) fn join<E: Effects>(
@@ -162,10 +160,11 @@ impl Hub {
     /// Makes the channel a member and answers `ok`; fan-out can reach it only behind the reply. Then what follows (7.1).
     fn enter<E: Effects>(&mut self, slot: u32, order: JoinOrder, permissions: Permissions, now: Now, fx: &mut E) {
         let JoinOrder { topic, join_ref, reference, topic_json, private, presence_enabled, .. } = order;
-        let JoinOrder { ack, self_broadcast, replication_ready, presence_key, entries, token, replaced, .. } = order;
+        let JoinOrder { ack, self_broadcast, replication_ready, presence_key, entries, legacy, token, replaced, .. } = order;
         let tenant = self.conns[slot as usize].tenant;
         let vsn = self.conns[slot as usize].vsn;
-        let response = entries_with_ids(&entries);
+        let ids = entry_ids(&entries);
+        let response = entries_with_ids(&entries, &ids);
         fx.send(slot, &Rc::new(encode::reply(vsn, &join_ref, &reference, &topic_json, Status::Ok, &response)));
         if let Some(replaced) = replaced {
             fx.send(slot, &Rc::new(replaced));
@@ -189,6 +188,7 @@ impl Hub {
             token_check_ms: 0,
             token_timer_ms: u64::MAX,
             presence: has_presence.then(|| Box::new(ChannelPresence::new(presence_key))),
+            subscribes: false,
             private: private.then(|| {
                 let presence_read = presence_enabled.then_some(permissions.read.presence);
                 Box::new(PrivateChannel::new(presence_read, permissions.replay.iter().map(|message| message.id)))
@@ -219,7 +219,7 @@ impl Hub {
             self.send_replayed(channel, message, fx);
         }
         if !entries.is_empty() {
-            self.send_system(channel, "postgres_changes", Status::Error, NO_POSTGRES_CHANGES, fx);
+            self.subscribe(channel, ids.into_iter().zip(entries).collect(), legacy, fx);
         }
         if replication_ready {
             self.check_replication(channel, now.mono_ms + REPLICATION_READY_MS_MAX, now, fx);
@@ -263,38 +263,5 @@ impl Hub {
             let timer = Timer::ReplicationCheck { channel, serial: entry.serial, until_ms };
             fx.timer((now.mono_ms + REPLICATION_CHECK_MS).min(until_ms), timer);
         }
-    }
-}
-
-/// The `ok` response: each entry as received plus its id, a 27-bit hash of the entry (5.5).
-fn entries_with_ids(entries: &[Box<str>]) -> String {
-    let with_id = |entry: &str| {
-        let id = (topic_hash(entry) & 0x07ff_ffff).max(1);
-        let members = entry.trim_end();
-        let members = members.strip_suffix('}').unwrap_or(members).trim_end();
-        let comma = if members.ends_with('{') { "" } else { "," };
-        format!("{members}{comma}\"id\":{id}}}")
-    };
-    let list: Vec<String> = entries.iter().map(|entry| with_id(entry)).collect();
-    format!("{{\"postgres_changes\":[{}]}}", list.join(","))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entries_are_echoed_with_an_id() {
-        let ids = |entry: &str| {
-            let reply: serde_json::Value = serde_json::from_str(&entries_with_ids(&[entry.into()])).unwrap();
-            let mut object = reply["postgres_changes"][0].as_object().unwrap().clone();
-            let id = object.remove("id").unwrap().as_u64().unwrap();
-            assert!(id > 0 && id < 1 << 27);
-            assert_eq!(serde_json::Value::from(object), serde_json::from_str::<serde_json::Value>(entry).unwrap());
-        };
-        ids("{}");
-        ids("{ }");
-        ids(r#"{"event":"*","schema":"public"}"#);
-        ids(r#"{"nested":{"a":{}}} "#);
     }
 }

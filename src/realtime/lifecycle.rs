@@ -75,6 +75,9 @@ impl Hub {
         conn.channels.retain(|joined| joined.channel != channel);
         let id = self.rooms[entry.room as usize].id;
         self.remove_member(entry.room, entry.member, fx);
+        if entry.subscribes {
+            self.unsubscribe(entry.conn, channel, entry.serial, fx);
+        }
         if entry.presence.is_some_and(|presence| presence.tracked.is_some()) {
             let seat = self.seat(entry.serial);
             self.post_to_owner(id, PeerMail::Untrack { room: id, seat }, now, fx);

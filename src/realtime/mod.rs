@@ -14,6 +14,7 @@
 //! | `database`, `private` | questions to the tenant's database; permissions of private channels |
 //! | `room` | topic membership and fan-out, local and across shards |
 //! | `broadcast`, `payload_size` | user messages and their size rule |
+//! | `changes`, `postgres_changes` | row changes for channels, and what they subscribe to |
 //! | `presence`, `presence_room` | tracking, and the state and diffs of one room |
 //! | `token` | refresh and expiry |
 //! | `lifecycle` | ends of channels, sockets, tenants and the process |
@@ -21,6 +22,7 @@
 
 mod admission;
 mod broadcast;
+mod changes;
 pub mod database;
 mod dispatch;
 mod effects;
@@ -30,6 +32,7 @@ mod join;
 mod join_request;
 mod lifecycle;
 pub mod payload_size;
+pub mod postgres_changes;
 mod presence;
 mod presence_room;
 mod private;

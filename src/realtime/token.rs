@@ -81,6 +81,7 @@ impl Hub {
         }
         if self.use_token(channel, token.as_ref().into(), now, fx) {
             self.reauthorize(channel, now, fx);
+            self.resubscribe(channel, fx);
         }
     }
 

@@ -98,6 +98,8 @@ impl Shard {
             ToShard::Peer { from, mail } => hub.peer(from, mail, now, io),
             ToShard::Handoff(handoff) => handoffs.push(handoff),
             ToShard::Answer(answer) => hub.answered(answer, now, io),
+            ToShard::Notice { channel, serial, status, message } => hub.notice(channel, serial, status, &message, io),
+            ToShard::Changes(changes) => changes.iter().for_each(|change| hub.deliver_change(change, io)),
             ToShard::Stored { shared, messages } => {
                 for message in &messages {
                     hub.publish_stored(&shared, message, now, io);

@@ -1,4 +1,4 @@
-//! The error and log codes an operator searches for (operations 7.1, 7.2, 7.4, 7.5).
+//! The error and log codes an operator searches for (operations 7.1 to 7.5).
 //!
 //! A code is the same in a log line (`CODE: text`, and the field `error_code`), in the metric label
 //! `code`, and, for some, in the reply a client gets. The table gives the level it is logged at.
@@ -135,7 +135,19 @@ codes! {
     /// Value that cannot be encoded.
     UnableToEncodeJson: Error;
 
+    // 7.3 Postgres changes
+    /// A subscription was refused.
+    RealtimeDisabledForConfiguration: Warning;
+    /// Subscribing failed; tried again.
+    UnableToSubscribeToPostgres: Error;
+    /// Publication, tables or privileges could not be read.
+    CheckOidsError: Error;
+    /// Rows of ended subscriptions could not be deleted.
+    SubscriptionDeletionFailed: Error;
+
     // 7.4 Tenant database
+    /// A question to a tenant's database failed.
+    ErrorExecutingTransaction: Error;
     /// Connection failed.
     UnableToConnectToTenantDatabase: Error;
     /// The pool lost a connection: recovery window opened.
@@ -271,7 +283,7 @@ mod tests {
         for (index, code) in Code::ALL.iter().enumerate() {
             assert!(!Code::ALL[..index].contains(code), "{code}");
         }
-        // 34 of section 7.1, 11 of 7.2, 19 of 7.4, 23 of 7.5.
-        assert_eq!(Code::ALL.len(), 34 + 11 + 19 + 23);
+        // 34 of section 7.1, 11 of 7.2, 4 of 7.3, 20 of 7.4, 23 of 7.5.
+        assert_eq!(Code::ALL.len(), 34 + 11 + 4 + 20 + 23);
     }
 }

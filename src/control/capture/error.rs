@@ -12,6 +12,8 @@ use crate::telemetry::Code;
 pub enum StreamError {
     /// Another node streams.
     HeldByOther,
+    /// Not an error: the stream is to carry more, or less, from now on.
+    Reopen,
     /// No connection.
     Dial(DialError),
     /// The protocol or the server failed.
@@ -55,6 +57,7 @@ impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HeldByOther => f.write_str("another node streams"),
+            Self::Reopen => f.write_str("the stream is opened anew"),
             Self::Dial(error) => error.fmt(f),
             Self::Walsender(error) => error.fmt(f),
             Self::Decode(error) => error.fmt(f),

@@ -10,14 +10,22 @@
 //! |---|---|
 //! | `stream` | one connection: events, acknowledgements, watchdog |
 //! | `slot`, `journal` | the slot: opened or taken over, looked at, dropped; and where one may be left |
-//! | `rows` | from a row to a message |
+//! | `rows` | from a row of `realtime.messages` to a message |
+//! | `changes` | rows of all other tables: who subscribed, matching, visibility, delivery |
+//! | `catalog`, `values`, `filters`, `subscribing`, `visibility` | what that needs of the database and its types |
 //! | `walsender` | the replication protocol |
 
+mod catalog;
+pub mod changes;
 mod error;
+mod filters;
 mod journal;
 mod rows;
 mod slot;
 mod stream;
+mod subscribing;
+mod values;
+mod visibility;
 mod walsender;
 
 use std::rc::Rc;
@@ -43,6 +51,9 @@ const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Pause while another node streams: how long a takeover takes.
 const LEASE_PAUSE: Duration = Duration::from_secs(5);
 
+/// Failures in a row after which subscribers of row changes are told: the first is usually over before anybody notices.
+const FAILURES_TOLD: u32 = 2;
+
 /// After this long without a stream the whole database has to be started over (3.4).
 const RECOVERY_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -53,11 +64,20 @@ pub async fn run(plane: &Rc<Plane>, database: &Rc<TenantDatabase>, live: &Rc<Liv
     let mut backoff = Backoff::new(RETRY_PAUSES.0, RETRY_PAUSES.1);
     let mut down_since = Instant::now();
     let mut other_node_noted = false;
+    let mut failures = 0;
     while !database.is_stopped() {
         let outcome = stream::serve(plane, database, live, &slot, &mut progress).await;
         let was_up = database.shared().stream_ready.load(std::sync::atomic::Ordering::Acquire);
+        if matches!(outcome, Err(StreamError::Reopen)) {
+            // Goes on at once, where it was.
+            continue;
+        }
         database.set_stream_ready(false);
         let Err(error) = outcome else { break };
+        failures = if was_up { 1 } else { failures + 1 };
+        if failures == FAILURES_TOLD {
+            plane.changes_of(database.external_id()).stream_lost(plane);
+        }
         if was_up {
             backoff.reset();
             down_since = Instant::now();

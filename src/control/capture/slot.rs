@@ -36,11 +36,17 @@ const HEALTH: &str = "select active, coalesce(pg_catalog.pg_wal_lsn_diff(pg_cata
 const DROP: &str = "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots \
      where slot_name = $1 and not active";
 
-/// Starts streaming through the slot, which is made if it is not there or of no more use.
+/// Starts streaming through the slot, which is made if it is not there or of no more use. With changes, the tenant's publication
+/// is streamed too, if there is one; the second value says so.
 ///
 /// # Errors
 /// [`StreamError::HeldByOther`] while another session reads the slot; else why there is no stream.
-pub async fn open(settings: &DatabaseSettings, slot: &str, progress: &mut Progress) -> Result<Streaming<Stream>, StreamError> {
+pub async fn open(
+    settings: &DatabaseSettings,
+    slot: &str,
+    with_changes: bool,
+    progress: &mut Progress,
+) -> Result<(Streaming<Stream>, bool), StreamError> {
     let dialed = dial(settings).await.map_err(StreamError::Dial)?;
     let login = Login {
         user: &settings.user,
@@ -84,9 +90,13 @@ pub async fn open(settings: &DatabaseSettings, slot: &str, progress: &mut Progre
             Lsn::INVALID
         }
     };
-    let publications = publication_names(&[MESSAGES_PUBLICATION])?;
+    let carries_changes = with_changes && walsender.publication_exists(&settings.publication).await?;
+    let publications = match carries_changes {
+        true => publication_names(&[MESSAGES_PUBLICATION, &settings.publication])?,
+        false => publication_names(&[MESSAGES_PUBLICATION])?,
+    };
     let options = [("proto_version", "1"), ("publication_names", publications.as_str())];
-    Ok(walsender.start_logical(slot, from, &options).await?)
+    Ok((walsender.start_logical(slot, from, &options).await?, carries_changes))
 }
 
 /// What the watchdog sees.

@@ -11,8 +11,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::changes::Changes;
 use super::error::StreamError;
 use super::rows::MessageColumns;
 use super::slot::{self, Health};
@@ -23,6 +25,7 @@ use crate::control::plane::Plane;
 use crate::mailbox::ToShard;
 use crate::protocol::pgoutput::{ChangeHead, Lsn, Message, Relation};
 use crate::realtime::database::StoredMessage;
+use crate::realtime::postgres_changes::Kind;
 use crate::telemetry::Code;
 
 /// Rows and bytes handed over at once: enough to make the mailbox cheap, little enough that a shard with many members in the
@@ -49,13 +52,26 @@ const TAKEOVER_AGE_US_MAX: i64 = 120_000_000;
 /// Rows that could not be broadcast are logged at most this often.
 const DROP_LOG_PERIOD: Duration = Duration::from_secs(1);
 
+/// Rows of one transaction.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    messages: u64,
+    changes: u64,
+}
+
+impl Seen {
+    fn max(self, other: Self) -> Self {
+        Self { messages: self.messages.max(other.messages), changes: self.changes.max(other.changes) }
+    }
+}
+
 /// What survives a connection.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Everything committed before this was handed over.
     pub handed_over: Lsn,
-    /// Rows of the transaction with this commit position that were handed over before the connection broke.
-    partial: Option<(Lsn, u64)>,
+    /// What of the transaction with this commit position was handed over before the connection broke.
+    partial: Option<(Lsn, Seen)>,
     /// This process has streamed from the slot.
     pub owns_slot: bool,
     /// The slot is of no more use.
@@ -81,21 +97,28 @@ pub async fn serve(
     progress: &mut Progress,
 ) -> Result<(), StreamError> {
     plane.slots.note(database.external_id());
+    let changes = plane.changes_of(database.external_id());
+    let mut wanted = changes.wanted();
+    let with_changes = *wanted.borrow_and_update();
     let opened = tokio::select! {
-        opened = slot::open(&live.settings, slot, progress) => opened,
+        opened = slot::open(&live.settings, slot, with_changes, progress) => opened,
         () = database.stopped() => return Ok(()),
     };
     let takes_over = !progress.owns_slot;
-    let streaming = opened.inspect_err(|error| note_lost_slot(error, progress))?;
+    let (streaming, carries_changes) = opened.inspect_err(|error| note_lost_slot(error, progress))?;
     progress.owns_slot = true;
     progress.renew_slot = false;
     database.set_stream_ready(true);
+    changes.stream_started(carries_changes);
     tracing::info!(external_id = %database.external_id(), "streaming broadcasts of the tenant's database through slot {slot}");
     let home = plane.post.home_of(database.external_id());
     let session = Session {
         plane,
         database,
         live,
+        changes: changes.clone(),
+        wanted,
+        carries_changes,
         slot,
         home,
         takes_over,
@@ -107,7 +130,9 @@ pub async fn serve(
         dropped: 0,
         dropped_logged: Instant::now() - DROP_LOG_PERIOD,
     };
-    session.pump(streaming, progress).await.inspect_err(|error| note_lost_slot(error, progress))
+    let outcome = session.pump(streaming, progress).await;
+    changes.stream_started(false);
+    outcome.inspect_err(|error| note_lost_slot(error, progress))
 }
 
 /// Some errors say that the slot will never work again.
@@ -124,9 +149,11 @@ fn note_lost_slot(error: &StreamError, progress: &mut Progress) {
 
 struct Transaction {
     final_lsn: Lsn,
-    rows: u64,
-    /// Rows that were handed over on an earlier connection.
-    skipped: u64,
+    commit_time_us: i64,
+    /// Rows of `realtime.messages` so far, and changes of all other tables.
+    seen: Seen,
+    /// Those that were handed over on an earlier connection.
+    skipped: Seen,
     is_stale: bool,
 }
 
@@ -134,6 +161,9 @@ struct Session<'a> {
     plane: &'a Rc<Plane>,
     database: &'a Rc<TenantDatabase>,
     live: &'a Rc<Live>,
+    changes: Rc<Changes>,
+    wanted: watch::Receiver<bool>,
+    carries_changes: bool,
     slot: &'a str,
     home: u16,
     takes_over: bool,
@@ -167,6 +197,12 @@ impl Session<'_> {
                 () = self.database.stopped() => {
                     let _ = streaming.finish().await;
                     return Ok(());
+                }
+                Ok(()) = self.wanted.changed() => {
+                    if *self.wanted.borrow() != self.carries_changes {
+                        streaming.finish().await?;
+                        return Err(StreamError::Reopen);
+                    }
                 }
                 event = streaming.next() => {
                     silent_since = None;
@@ -228,6 +264,10 @@ impl Session<'_> {
                     if let Some(end) = self.message(&payload, server_time_us, progress)? {
                         committed = end;
                     }
+                    if self.changes.is_stale() {
+                        // Before the change that follows.
+                        self.changes.freshen().await;
+                    }
                 }
                 Event::Oversized { head, payload_bytes, .. } => self.oversized(&head, payload_bytes),
                 Event::KeepAlive { end, reply_requested: requested, .. } => {
@@ -256,19 +296,35 @@ impl Session<'_> {
     fn message(&mut self, payload: &[u8], server_time_us: i64, progress: &Progress) -> Result<Option<Lsn>, StreamError> {
         match Message::decode(payload).map_err(StreamError::Decode)? {
             Message::Begin { final_lsn, commit_time_us, .. } => {
-                let skipped = progress.partial.filter(|(partial, _)| *partial == final_lsn).map_or(0, |(_, rows)| rows);
+                let partial = progress.partial.filter(|(partial, _)| *partial == final_lsn);
+                let skipped = partial.map_or_else(Seen::default, |(_, seen)| seen);
                 let is_stale = self.takes_over && server_time_us.saturating_sub(commit_time_us) > TAKEOVER_AGE_US_MAX;
-                self.transaction = Some(Transaction { final_lsn, rows: 0, skipped, is_stale });
+                self.transaction = Some(Transaction { final_lsn, commit_time_us, seen: Seen::default(), skipped, is_stale });
             }
             Message::Relation(relation) => {
                 let columns = MessageColumns::find(&Relation::from(&relation));
                 self.relations.insert(relation.id, columns);
+                if relation.namespace != b"realtime" {
+                    self.changes.describe(&relation);
+                }
             }
             Message::Insert { relation, new } => {
-                if let Some(Some(columns)) = self.relations.get(&relation).copied()
-                    && self.is_new_row()
-                {
-                    self.row(columns.message(&new, self.payload_bytes_max()));
+                if let Some(Some(columns)) = self.relations.get(&relation).copied() {
+                    if self.is_new_row() {
+                        self.row(columns.message(&new, self.payload_bytes_max()));
+                    }
+                } else if let Some(commit_time_us) = self.new_change() {
+                    self.changes.take_in(self.plane, Kind::Insert, relation, Some(&new), None, commit_time_us);
+                }
+            }
+            Message::Update { relation, old, new } => {
+                if let Some(commit_time_us) = self.new_change() {
+                    self.changes.take_in(self.plane, Kind::Update, relation, Some(&new), old.as_ref(), commit_time_us);
+                }
+            }
+            Message::Delete { relation, old } => {
+                if let Some(commit_time_us) = self.new_change() {
+                    self.changes.take_in(self.plane, Kind::Delete, relation, None, Some(&old), commit_time_us);
                 }
             }
             Message::Commit { end_lsn, .. } => {
@@ -276,12 +332,7 @@ impl Session<'_> {
                 self.has_ended = true;
                 return Ok(Some(end_lsn));
             }
-            Message::Update { .. }
-            | Message::Delete { .. }
-            | Message::Truncate { .. }
-            | Message::Origin { .. }
-            | Message::Type { .. }
-            | Message::Message { .. } => {}
+            Message::Truncate { .. } | Message::Origin { .. } | Message::Type { .. } | Message::Message { .. } => {}
         }
         Ok(None)
     }
@@ -289,8 +340,16 @@ impl Session<'_> {
     /// Counts a row of the transaction; false when it was handed over before or is too old.
     fn is_new_row(&mut self) -> bool {
         let Some(transaction) = &mut self.transaction else { return false };
-        transaction.rows += 1;
-        transaction.rows > transaction.skipped && !transaction.is_stale
+        transaction.seen.messages += 1;
+        transaction.seen.messages > transaction.skipped.messages && !transaction.is_stale
+    }
+
+    /// Counts a change of another table; its commit time unless it was handed over before or is too old.
+    fn new_change(&mut self) -> Option<i64> {
+        let transaction = self.transaction.as_mut()?;
+        transaction.seen.changes += 1;
+        let is_new = transaction.seen.changes > transaction.skipped.changes && !transaction.is_stale;
+        is_new.then_some(transaction.commit_time_us)
     }
 
     fn payload_bytes_max(&self) -> u64 {
@@ -334,6 +393,7 @@ impl Session<'_> {
     }
 
     async fn hand_over(&mut self, progress: &mut Progress) {
+        self.changes.has_room().await;
         if !self.batch.is_empty() {
             let shared = self.database.shared();
             while shared.stored_in_flight.load(Ordering::Acquire) >= BATCHES_IN_FLIGHT_MAX && !self.database.is_stopped() {
@@ -348,7 +408,7 @@ impl Session<'_> {
         let has_ended = std::mem::take(&mut self.has_ended);
         if let Some(transaction) = &self.transaction {
             // What an earlier connection knew counts until this one knows more.
-            progress.partial = Some((transaction.final_lsn, transaction.rows.max(transaction.skipped)));
+            progress.partial = Some((transaction.final_lsn, transaction.seen.max(transaction.skipped)));
         } else if has_ended {
             progress.partial = None;
         }

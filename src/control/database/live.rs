@@ -31,6 +31,8 @@ pub struct Live {
     external_id: Arc<str>,
     /// Its sessions.
     pub pool: DatabasePool,
+    /// Sessions that ask for the visibility of row changes.
+    pub visibility: DatabasePool,
     /// Where it is.
     pub settings: DatabaseSettings,
     errors: RefCell<ErrorWindow>,
@@ -42,8 +44,9 @@ pub struct Live {
 impl Live {
     /// Over a pool of the database.
     pub fn new(external_id: Arc<str>, pool: DatabasePool, settings: DatabaseSettings) -> Self {
+        let visibility = DatabasePool::for_visibility(settings.clone());
         let errors = RefCell::new(ErrorWindow::authorization(settings.pool_size, clock::now().0));
-        Self { external_id, pool, settings, errors, refused: Cell::new(false), open: RefCell::default() }
+        Self { external_id, pool, visibility, settings, errors, refused: Cell::new(false), open: RefCell::default() }
     }
 
     /// Permissions and stored messages of one identity.

@@ -161,13 +161,22 @@ pub fn random() -> u64 {
 /// Why the database could not be asked, or what it answered instead of an answer.
 pub async fn answer(plane: &Rc<Plane>, external_id: &str, ask: Ask) -> Result<Permissions, DatabaseRefusal> {
     let asking = async {
-        let live = find_or_start(plane, external_id).await?.ready().await?;
+        let live = connected(plane, external_id).await?;
         match ask {
-            Ask::Connect => Ok(Permissions::default()),
             Ask::Authorize(question) => live.authorize(*question).await,
+            // The others have answers of their own.
+            Ask::Connect | Ask::Subscribe(_) | Ask::Resubscribe { .. } | Ask::Unsubscribe => Ok(Permissions::default()),
         }
     };
     tokio::time::timeout(QUESTION_MAX, asking).await.unwrap_or(Err(DatabaseRefusal::Initializing))
+}
+
+/// The tenant's database, connected when it is not yet.
+///
+/// # Errors
+/// Why it cannot be used.
+pub async fn connected(plane: &Rc<Plane>, external_id: &str) -> Result<Rc<Live>, DatabaseRefusal> {
+    find_or_start(plane, external_id).await?.ready().await
 }
 
 async fn find_or_start(plane: &Rc<Plane>, external_id: &str) -> Result<Rc<TenantDatabase>, DatabaseRefusal> {

@@ -24,6 +24,9 @@ use super::settings::DatabaseSettings;
 /// Name of the pool's sessions.
 const APPLICATION_NAME: &str = "realtime_connect";
 
+/// Name of the sessions that ask for the visibility of row changes.
+const VISIBILITY_NAME: &str = "realtime_rls";
+
 /// Sessions beyond `db_pool`, opened only when needed: a policy that sleeps then holds up only its own join, where the one
 /// session of the default setting would hold up every join of the tenant.
 const SPARE_SESSIONS: usize = 3;
@@ -58,16 +61,28 @@ pub struct DatabasePool {
 impl DatabasePool {
     /// An empty pool; nothing is connected yet. Must be called inside a tokio runtime.
     pub fn new(settings: DatabaseSettings) -> Self {
+        let sessions = settings.pool_size + SPARE_SESSIONS;
+        Self::named(settings, APPLICATION_NAME, sessions)
+    }
+
+    /// The pool for the visibility of row changes, `realtime_rls`: policies that are slow there hold up nothing else.
+    pub fn for_visibility(settings: DatabaseSettings) -> Self {
+        let sessions = settings.subscriber_pool_size;
+        Self::named(settings, VISIBILITY_NAME, sessions)
+    }
+
+    fn named(settings: DatabaseSettings, application_name: &'static str, sessions_max: usize) -> Self {
         let settings = Arc::new(settings);
         let (losses, successes) = (watch::Sender::new(0), watch::Sender::new(0));
-        let opener = Opener { settings: settings.clone(), losses: losses.clone(), successes: successes.clone() };
+        let opener =
+            Opener { settings: settings.clone(), application_name, losses: losses.clone(), successes: successes.clone() };
         let timeouts = Timeouts {
             wait: Some(settings.queue_target.min(WAIT_MAX)),
             create: Some(CREATE_TIMEOUT),
             recycle: Some(RECYCLE_TIMEOUT),
         };
         let sessions = managed::Pool::builder(opener)
-            .max_size(settings.pool_size + SPARE_SESSIONS)
+            .max_size(sessions_max)
             // The session used last has its plans and pages warm, and the spare ones get a chance to be idle.
             .queue_mode(QueueMode::Lifo)
             .timeouts(timeouts)
@@ -233,6 +248,7 @@ impl<T> Answer<T> {
 /// Opens the pool's sessions.
 struct Opener {
     settings: Arc<DatabaseSettings>,
+    application_name: &'static str,
     losses: watch::Sender<u64>,
     successes: watch::Sender<u64>,
 }
@@ -249,7 +265,7 @@ impl managed::Manager for Opener {
                 losses.send_modify(|losses| *losses += 1);
             }
         };
-        let session = connect::open(&self.settings, APPLICATION_NAME, SESSION_OPTIONS, ended).await?;
+        let session = connect::open(&self.settings, self.application_name, SESSION_OPTIONS, ended).await?;
         self.successes.send_modify(|successes| *successes += 1);
         Ok(ClientWrapper::new(session.client, session.driver))
     }

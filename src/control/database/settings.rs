@@ -16,6 +16,9 @@ const POOL_SIZE_MAX: u64 = 1_000;
 /// Longest configurable wait for a free session: an hour, to catch a unit mistake.
 const QUEUE_TARGET_MAX_MS: u64 = 3_600_000;
 
+/// Largest configurable size of a row change: Postgres' own bound for a value.
+const RECORD_BYTES_MAX: u64 = 1 << 30;
+
 /// Coordinates and sizes of one tenant's database.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseSettings {
@@ -45,6 +48,8 @@ pub struct DatabaseSettings {
     pub queue_target: Duration,
     /// Home region of the tenant (`region`).
     pub region: String,
+    /// Bytes of a row change beyond which only its small values are delivered (`poll_max_record_bytes`).
+    pub record_bytes_max: usize,
 }
 
 impl DatabaseSettings {
@@ -69,6 +74,8 @@ impl DatabaseSettings {
             slot_name: text_or(settings, "slot_name", "supabase_realtime_replication_slot")?,
             queue_target: Duration::from_millis(whole(settings, "db_queue_target", 5_000, 0..=QUEUE_TARGET_MAX_MS)?),
             region: required_text(settings, "region")?,
+            record_bytes_max: usize::try_from(whole(settings, "poll_max_record_bytes", 1_048_576, 0..=RECORD_BYTES_MAX)?)
+                .unwrap_or(usize::MAX),
         })
     }
 }

@@ -176,12 +176,17 @@ impl TenantDatabase {
         self.phase.send_replace(Phase::Ready(live.clone()));
         self.set_database_ready(true);
         {
+            let changes = plane.changes_of(&self.external_id);
             let stream = capture::run(plane, &self, &live);
             tokio::pin!(stream);
             let over = tokio::select! {
                 () = self.watch_over(plane, &live) => false,
+                () = changes.attend(&live) => false,
                 () = &mut stream => true,
             };
+            if !self.is_stopped() {
+                changes.leave();
+            }
             plane.databases.retire(&self.external_id, &self);
             self.stop();
             if !over {
@@ -190,6 +195,7 @@ impl TenantDatabase {
             }
         }
         pool.close();
+        live.visibility.close();
         self.end(plane, DatabaseRefusal::Unavailable);
     }
 
@@ -211,6 +217,7 @@ impl TenantDatabase {
                 () = self.stopped() => return,
                 _ = looks.tick() => {
                     live.pool.close_idle_spares();
+                    live.visibility.close_idle_spares();
                     unused_looks = if self.shared.users() > 0 { 0 } else { unused_looks + 1 };
                     if unused_looks > IDLE_LOOKS {
                         tracing::info!(external_id = %self.external_id, "nobody uses the tenant: its database is disconnected");

@@ -30,7 +30,7 @@ fn stored(n: u8) -> StoredMessage {
 fn authorize(question: &Question) -> &Authorize {
     match &question.ask {
         Ask::Authorize(authorize) => authorize,
-        Ask::Connect => panic!("an authorisation was expected"),
+        other => panic!("an authorisation was expected, not {other:?}"),
     }
 }
 

@@ -44,6 +44,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Walsender<S> {
         }
     }
 
+    /// Whether there is a publication of this name.
+    ///
+    /// # Errors
+    /// As [`WalsenderError`].
+    pub async fn publication_exists(&mut self, name: &str) -> Result<bool, WalsenderError> {
+        let sql = format!("select 1 from pg_catalog.pg_publication where pubname = {}", sql::literal(name));
+        Ok(!self.simple_query(&sql).await?.is_empty())
+    }
+
     async fn messages_publication_state(&mut self) -> Result<PublicationState, WalsenderError> {
         let name = sql::literal(MESSAGES_PUBLICATION);
         let query = format!(

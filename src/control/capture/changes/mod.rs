@@ -1,0 +1,462 @@
+//! Postgres Changes of one tenant: who subscribed to what, and the way of a captured row to them (database 7–9, 15.2).
+//!
+//! Lives as long as the tenant is in use; its database may come and go meanwhile. The stream calls [`Changes::describe`] and
+//! [`Changes::take_in`] in commit order and waits in [`Changes::has_room`]; nothing here waits for a client. Matching is done
+//! at once against entries indexed by table; what only the database knows is asked by the groups' tasks.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `subscriber` | one channel: subscribing, renewing, ending |
+//! | `binding` | one entry on one table: matching |
+//! | `group`, `gate` | equal role and claims: visibility, delivery; and groups that wait for each other |
+//! | `change`, `table` | a captured row and its texts; published tables |
+
+mod binding;
+mod change;
+mod gate;
+mod group;
+mod subscriber;
+mod table;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::catalog::{self, Readable, Version};
+use super::subscribing;
+use crate::base::clock;
+use crate::base::rate::RateWindow;
+use crate::control::database::Live;
+use crate::control::database::failure::DatabaseFailure;
+use crate::control::plane::Plane;
+use crate::protocol::pgoutput::{OldTuple, Relation, RelationMessage, Tuple};
+use crate::protocol::phoenix::encode::Status;
+use crate::realtime::database::{Ask, Asker, Question};
+use crate::realtime::postgres_changes::{Kind, Subscription};
+use crate::telemetry::Code;
+use binding::{Binding, Match};
+use change::Change;
+use gate::Gate;
+use group::{Group, Hits};
+use subscriber::{Subscriber, SubscriberKey};
+use table::Table;
+
+/// How often there may be something to clear up: rows of `realtime.subscription` whose channels are gone.
+const CHORES_PAUSE: Duration = Duration::from_secs(1);
+
+/// Looks without subscribers after which the stream stops carrying the publication: ten minutes (9.6).
+const IDLE_CHORES: u32 = 600;
+
+/// Told when changes cannot be delivered for the time being; [`subscriber::SUBSCRIBED`] follows when they can.
+const STREAM_LOST: &str = "Realtime lost the connection to the project database, changes may be delayed";
+
+/// Changes that may wait for a group that works them off before the stream waits for it.
+const GROUP_ITEMS_MAX: usize = 2_000;
+
+/// A group that got nowhere for this long does not hold the stream up any more.
+const GROUP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Ticks and buckets of the `db_events` counter (14).
+const EVENTS_TICK_MS: u64 = 5_000;
+const EVENTS_BUCKETS: usize = 12;
+
+/// Subscribers to the row changes of one tenant.
+pub struct Changes {
+    external_id: Arc<str>,
+    subscribers: RefCell<HashMap<SubscriberKey, Rc<Subscriber>>>,
+    by_table: RefCell<HashMap<u32, Vec<Rc<Binding>>>>,
+    groups: RefCell<HashMap<(String, String), Rc<Group>>>,
+    tables: RefCell<HashMap<u32, Rc<Table>>>,
+    version: RefCell<Option<Version>>,
+    relations: RefCell<HashMap<u32, Rc<Relation>>>,
+    live: RefCell<Option<Rc<Live>>>,
+    wanted: watch::Sender<bool>,
+    streaming: watch::Sender<bool>,
+    renewals: watch::Sender<u64>,
+    forgotten: RefCell<Vec<Uuid>>,
+    events: RefCell<RateWindow>,
+    new_events: Cell<u64>,
+    gate: Rc<Gate>,
+    /// Held by the one slow group that may ask.
+    slow_turn: tokio::sync::Mutex<()>,
+    is_limited: Cell<bool>,
+    is_stale: Cell<bool>,
+    is_loss_told: Cell<bool>,
+}
+
+/// Takes a question of a shard about row changes. At once, since a later one may be about the same channel.
+pub fn ask(plane: &Rc<Plane>, shard: u16, question: Question) {
+    let Asker::Channel { channel, serial, .. } = question.asker else { return };
+    let key = SubscriberKey { shard, channel, serial };
+    let changes = plane.changes_of(&question.external_id);
+    match question.ask {
+        Ask::Subscribe(wanted) => {
+            let subscriber = Subscriber::new(key, wanted.entries, wanted.legacy, wanted.token);
+            changes.subscribers.borrow_mut().insert(key, subscriber.clone());
+            changes.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+            tokio::task::spawn_local(subscriber.run(plane.clone(), changes));
+        }
+        Ask::Resubscribe { token } => {
+            if let Some(subscriber) = changes.subscribers.borrow().get(&key) {
+                subscriber.set_token(token);
+            }
+        }
+        Ask::Unsubscribe => {
+            let subscriber = changes.subscribers.borrow_mut().remove(&key);
+            if let Some(subscriber) = subscriber {
+                subscriber.end();
+            }
+        }
+        Ask::Connect | Ask::Authorize(_) => {}
+    }
+}
+
+impl Changes {
+    /// Nobody has subscribed yet.
+    pub fn new(external_id: Arc<str>) -> Rc<Self> {
+        Rc::new(Self {
+            external_id,
+            subscribers: RefCell::default(),
+            by_table: RefCell::default(),
+            groups: RefCell::default(),
+            tables: RefCell::default(),
+            version: RefCell::default(),
+            relations: RefCell::default(),
+            live: RefCell::default(),
+            wanted: watch::Sender::new(false),
+            streaming: watch::Sender::new(false),
+            renewals: watch::Sender::new(0),
+            forgotten: RefCell::default(),
+            events: RefCell::new(RateWindow::new(EVENTS_TICK_MS, EVENTS_BUCKETS, clock::now().0)),
+            new_events: Cell::new(0),
+            gate: Rc::default(),
+            slow_turn: tokio::sync::Mutex::default(),
+            is_limited: Cell::new(false),
+            is_stale: Cell::new(false),
+            is_loss_told: Cell::new(false),
+        })
+    }
+
+    /// Public name of the tenant.
+    pub fn external_id(&self) -> &str {
+        &self.external_id
+    }
+
+    /// The tenant's database, while it is connected.
+    fn live(&self) -> Option<Rc<Live>> {
+        self.live.borrow().clone()
+    }
+
+    /// Whether the stream is to carry the publication; changes with the subscribers.
+    pub fn wanted(&self) -> watch::Receiver<bool> {
+        self.wanted.subscribe()
+    }
+
+    /// Changes when every subscriber has to subscribe anew.
+    fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewals.subscribe()
+    }
+
+    fn renew(&self) {
+        self.renewals.send_modify(|renewals| *renewals += 1);
+    }
+
+    /// Resolves while the stream carries the publication.
+    async fn streaming(&self) {
+        let mut streaming = self.streaming.subscribe();
+        if !*streaming.borrow() {
+            // The publication may be newer than the stream.
+            self.wanted.send_replace(true);
+        }
+        // An error would mean that this value is gone.
+        let _ = streaming.wait_for(|streaming| *streaming).await;
+    }
+
+    /// The stream begins; tables are described to it anew.
+    pub fn stream_started(&self, carries_publication: bool) {
+        self.relations.borrow_mut().clear();
+        self.streaming.send_replace(carries_publication);
+        if carries_publication && self.is_loss_told.replace(false) {
+            self.renew();
+        }
+    }
+
+    /// The database is connected: rows of earlier processes are deleted and everybody subscribes again. Goes on until it is
+    /// dropped: rows of channels that are gone are deleted, and the stream is relieved when nobody subscribes for long. While
+    /// nothing happens the database is not asked anything.
+    pub async fn attend(&self, live: &Rc<Live>) {
+        *self.live.borrow_mut() = Some(live.clone());
+        *self.version.borrow_mut() = None;
+        if let Err(failure) = subscribing::clear(&live.pool).await {
+            tracing::debug!("subscriptions of earlier processes could not be deleted: {failure}");
+        }
+        if !self.by_table.borrow().is_empty() {
+            self.renew();
+        }
+        let mut idle = 0;
+        loop {
+            tokio::time::sleep(CHORES_PAUSE).await;
+            let forgotten = std::mem::take(&mut *self.forgotten.borrow_mut());
+            if !forgotten.is_empty()
+                && let Err(failure) = subscribing::unsubscribe(&live.pool, &forgotten).await
+            {
+                Code::SubscriptionDeletionFailed.log(&self.external_id, failure);
+                self.forgotten.borrow_mut().extend(forgotten);
+            }
+            idle = if self.subscribers.borrow().is_empty() { idle + 1 } else { 0 };
+            if idle >= IDLE_CHORES {
+                self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, false));
+            }
+        }
+    }
+
+    /// The database is not connected any more.
+    pub fn leave(&self) {
+        *self.live.borrow_mut() = None;
+        self.streaming.send_replace(false);
+    }
+
+    /// The stream could not be brought back at once: subscribers are told, once for each loss.
+    pub fn stream_lost(&self, plane: &Plane) {
+        if !self.is_loss_told.replace(true) {
+            for subscriber in self.subscribers.borrow().values() {
+                subscriber.tell(plane, Status::Error, STREAM_LOST);
+            }
+        }
+    }
+
+    /// Something about a table was described since it was last looked at.
+    pub fn is_stale(&self) -> bool {
+        self.is_stale.get()
+    }
+
+    /// Looks at the tables again and binds every entry to what they are now.
+    pub async fn freshen(&self) {
+        let Some(live) = self.live() else { return };
+        self.is_stale.set(false);
+        if let Err(failure) = self.load_if_changed(&live).await {
+            Code::CheckOidsError.log(&self.external_id, failure);
+        }
+    }
+
+    async fn load_if_changed(&self, live: &Live) -> Result<(), DatabaseFailure> {
+        let version = catalog::version(&live.pool, &live.settings.publication).await?;
+        if version == *self.version.borrow() {
+            return Ok(());
+        }
+        let before: HashSet<u32> = self.tables.borrow().keys().copied().collect();
+        self.load_tables(live).await?;
+        let tables = self.tables.borrow();
+        let mut gone = Vec::new();
+        for (oid, bindings) in &mut *self.by_table.borrow_mut() {
+            match tables.get(oid) {
+                Some(table) => bindings.iter_mut().for_each(|binding| *binding = Rc::new(binding.renewed(table))),
+                None => gone.push(*oid),
+            }
+        }
+        if !gone.is_empty() || tables.keys().any(|table| !before.contains(table)) {
+            // Wildcards mean other tables now, and some entries none.
+            self.renew();
+        }
+        Ok(())
+    }
+
+    async fn load_tables(&self, live: &Live) -> Result<(), DatabaseFailure> {
+        let catalog = catalog::load(&live.pool, &live.settings.publication).await?;
+        let tables = catalog.as_ref().map(Table::all_of).unwrap_or_default();
+        *self.tables.borrow_mut() = tables;
+        *self.version.borrow_mut() = catalog.map(|catalog| catalog.version);
+        Ok(())
+    }
+
+    async fn load_privileges(&self, live: &Live, pairs: &[(Rc<Group>, u32)]) -> Result<(), DatabaseFailure> {
+        // Groups with one role ask once.
+        let mut asked: Vec<(&str, u32)> = pairs.iter().map(|(group, table)| (group.role.as_str(), *table)).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let answers = catalog::privileges(&live.pool, &asked).await?;
+        let known: HashMap<(&str, u32), Readable> = asked.iter().copied().zip(answers).collect();
+        for (group, table) in pairs {
+            if let Some(readable) = known.get(&(group.role.as_str(), *table)) {
+                group.set_readable(*table, readable.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds a subscriber's entries to the tables they mean, in place of what was bound before.
+    async fn bind(
+        self: &Rc<Self>,
+        live: &Live,
+        plane: &Rc<Plane>,
+        subscriber: &Rc<Subscriber>,
+        subscriptions: &[Subscription],
+        relations: &[Vec<u32>],
+        claims: &str,
+    ) -> Result<(), DatabaseFailure> {
+        let is_unknown = |table: &u32| !self.tables.borrow().contains_key(table);
+        if self.version.borrow().is_none() || relations.iter().flatten().any(is_unknown) {
+            self.load_tables(live).await?;
+        }
+        let role = role_of(claims);
+        let group = {
+            let mut groups = self.groups.borrow_mut();
+            let key = (role.clone(), claims.to_owned());
+            groups.entry(key).or_insert_with(|| Group::new(role, claims.to_owned())).clone()
+        };
+        let pairs: Vec<(Rc<Group>, u32)> = relations.iter().flatten().map(|table| (group.clone(), *table)).collect();
+        self.load_privileges(live, &pairs).await?;
+        if subscriber.is_gone() {
+            return Ok(());
+        }
+        self.unbind(subscriber);
+        let tables = self.tables.borrow();
+        let mut bound = 0;
+        for (entry, (subscription, relations)) in subscriptions.iter().zip(relations).enumerate() {
+            let subscription = Rc::new(subscription.clone());
+            let selection = subscription.select.as_ref().map(|names| {
+                let mut names = names.clone();
+                names.sort();
+                names.into()
+            });
+            for table in relations.iter().filter_map(|table| tables.get(table)) {
+                let binding =
+                    Binding::new(subscriber.clone(), entry, group.clone(), subscription.clone(), selection.clone(), table);
+                self.by_table.borrow_mut().entry(table.oid).or_default().push(Rc::new(binding));
+                bound += 1;
+            }
+        }
+        let had = group.bindings.replace(group.bindings.get() + bound);
+        if had == 0 && bound > 0 {
+            self.groups.borrow_mut().insert((group.role.clone(), group.claims.clone()), group.clone());
+            tokio::task::spawn_local(group.run(plane.clone(), self.clone()));
+        }
+        Ok(())
+    }
+
+    /// Forgets what a subscriber is bound to.
+    fn unbind(&self, subscriber: &Rc<Subscriber>) {
+        self.by_table.borrow_mut().retain(|_, bindings| {
+            bindings.retain(|binding| {
+                let keep = !Rc::ptr_eq(&binding.subscriber, subscriber);
+                if !keep {
+                    let left = binding.group.bindings.get() - 1;
+                    binding.group.bindings.set(left);
+                    if left == 0 {
+                        self.groups.borrow_mut().remove(&(binding.group.role.clone(), binding.group.claims.clone()));
+                        binding.group.wake();
+                    }
+                }
+                keep
+            });
+            !bindings.is_empty()
+        });
+    }
+
+    /// Rows of a subscriber that is gone, to be deleted.
+    fn forget_rows(&self, rows: Vec<Uuid>) {
+        self.forgotten.borrow_mut().extend(rows);
+    }
+
+    fn for_each_member(&self, group: &Group, tell: impl Fn(&Subscriber)) {
+        let mut told: Vec<SubscriberKey> = Vec::new();
+        for binding in self.by_table.borrow().values().flatten() {
+            if std::ptr::eq(&*binding.group, group) && !told.contains(&binding.subscriber.key) {
+                told.push(binding.subscriber.key);
+                tell(&binding.subscriber);
+            }
+        }
+    }
+
+    /// The stream describes a table.
+    pub fn describe(&self, message: &RelationMessage<'_>) {
+        self.relations.borrow_mut().insert(message.id, Rc::new(Relation::from(message)));
+        // A table is described when it is new to the stream, and again after every change of it.
+        self.is_stale.set(!self.by_table.borrow().is_empty());
+    }
+
+    /// Takes in a change of a row. Rows of tables that nobody subscribed to cost one look.
+    pub fn take_in(
+        &self,
+        plane: &Plane,
+        kind: Kind,
+        relation: u32,
+        new: Option<&Tuple<'_>>,
+        old: Option<&OldTuple<'_>>,
+        commit_time_us: i64,
+    ) {
+        let by_table = self.by_table.borrow();
+        let Some(bindings) = by_table.get(&relation) else { return };
+        if self.limits(plane) {
+            return;
+        }
+        let (Some(table), Some(described)) =
+            (self.tables.borrow().get(&relation).cloned(), self.relations.borrow().get(&relation).cloned())
+        else {
+            return;
+        };
+        let change = Rc::new(Change::new(kind, table, &described, new, old, commit_time_us));
+        let mut hits: Vec<(Rc<Group>, Hits)> = Vec::new();
+        for binding in bindings.iter().filter(|binding| binding.wants(kind)) {
+            let found = if binding.group.withholds(&change).is_some() { Match::Withheld } else { binding.matches(&change) };
+            if found == Match::No {
+                continue;
+            }
+            match hits.iter_mut().find(|(group, _)| Rc::ptr_eq(group, &binding.group)) {
+                Some((_, hits)) => hits.push((binding.clone(), found)),
+                None => hits.push((binding.group.clone(), vec![(binding.clone(), found)])),
+            }
+        }
+        drop(by_table);
+        let groups: Vec<Rc<Group>> = hits.iter().map(|(group, _)| group.clone()).collect();
+        for ((group, hits), ticket) in hits.into_iter().zip(self.gate.admit(&groups)) {
+            if !group.push(change.clone(), hits, ticket) {
+                group.tell_loss(plane, self);
+            }
+        }
+    }
+
+    /// Waits for groups that are working off what they have, so that a large transaction needs no large memory.
+    pub async fn has_room(&self) {
+        let is_busy = || self.groups.borrow().values().any(|group| group.is_busy(GROUP_ITEMS_MAX, GROUP_PATIENCE));
+        while is_busy() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn count_events(&self, events: u64) {
+        self.new_events.set(self.new_events.get() + events);
+    }
+
+    /// Whether the tenant's changes are over its limit (8.8); logged when that begins.
+    fn limits(&self, plane: &Plane) -> bool {
+        let mut events = self.events.borrow_mut();
+        let now_ms = clock::now().0;
+        if events.due(now_ms) {
+            events.tick(now_ms, self.new_events.take());
+            let limit =
+                plane.registry.borrow().get(&self.external_id).map_or(0, |entry| entry.config.limits.events_per_second_max);
+            let limited = events.average() >= limit as f64;
+            if limited && !self.is_limited.get() {
+                Code::MessagePerSecondRateLimitReached.log(&self.external_id, "Too many database changes per second");
+            }
+            self.is_limited.set(limited);
+        }
+        self.is_limited.get()
+    }
+}
+
+/// Claim `role` of verified claims.
+fn role_of(claims: &str) -> String {
+    let claims: serde_json::Value = serde_json::from_str(claims).unwrap_or_default();
+    match claims.get("role") {
+        Some(serde_json::Value::String(role)) => role.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
