@@ -115,7 +115,10 @@ impl Plane {
         self.databases.stop(external_id);
         let entry = self.registry.borrow_mut().remove(external_id);
         if let Some(entry) = entry {
-            self.changes.borrow_mut().remove(&entry.config.external_id);
+            let changes = self.changes.borrow_mut().remove(&entry.config.external_id);
+            if let Some(changes) = changes {
+                changes.end();
+            }
             database::clear_up_in_background(self, &entry.tenant);
             self.post.send_all(|| ToShard::Tenant(TenantNews { config: None, ..entry.news(true) }));
         }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 
@@ -34,7 +35,12 @@ pub enum ToShard {
         messages: Vec<StoredMessage>,
     },
     /// Row changes for channels of the shard, in commit order.
-    Changes(Vec<ChangeDelivery>),
+    Changes {
+        /// The changes.
+        changes: Vec<ChangeDelivery>,
+        /// Lowered when they have been worked off.
+        in_flight: Arc<AtomicUsize>,
+    },
     /// What became of a channel's subscriptions to row changes.
     Notice {
         /// Slot of the channel.
@@ -127,7 +133,14 @@ pub enum ToControl {
 impl Mail for ToControl {
     fn is_droppable(&self) -> bool {
         // Whoever asks has a deadline of its own.
-        !matches!(self, Self::Drained | Self::Ask { question: Question { ask: Ask::Unsubscribe, .. }, .. })
+        !matches!(
+            self,
+            Self::Drained
+                | Self::Ask {
+                    question: Question { ask: Ask::Subscribe(_) | Ask::Resubscribe { .. } | Ask::Unsubscribe, .. },
+                    ..
+                }
+        )
     }
 }
 

@@ -70,8 +70,8 @@ impl Seen {
 pub struct Progress {
     /// Everything committed before this was handed over.
     pub handed_over: Lsn,
-    /// What of the transaction with this commit position was handed over before the connection broke.
-    partial: Option<(Lsn, Seen)>,
+    /// What was handed over of transactions that the server will send again if the connection breaks now, by commit position.
+    partial: HashMap<Lsn, Seen>,
     /// This process has streamed from the slot.
     pub owns_slot: bool,
     /// The slot is of no more use.
@@ -100,6 +100,7 @@ pub async fn serve(
     let changes = plane.changes_of(database.external_id());
     let mut wanted = changes.wanted();
     let with_changes = *wanted.borrow_and_update();
+    let before = progress.handed_over;
     let opened = tokio::select! {
         opened = slot::open(&live.settings, slot, with_changes, progress) => opened,
         () = database.stopped() => return Ok(()),
@@ -109,6 +110,11 @@ pub async fn serve(
     progress.owns_slot = true;
     progress.renew_slot = false;
     database.set_stream_ready(true);
+    let is_new_slot = before > Lsn::INVALID && progress.handed_over == Lsn::INVALID;
+    if with_changes && (!carries_changes || is_new_slot) {
+        // There is no publication, or what was written since the old slot was lost is not known.
+        changes.stream_lost(plane);
+    }
     changes.stream_started(carries_changes);
     tracing::info!(external_id = %database.external_id(), "streaming broadcasts of the tenant's database through slot {slot}");
     let home = plane.post.home_of(database.external_id());
@@ -124,7 +130,7 @@ pub async fn serve(
         takes_over,
         relations: HashMap::new(),
         transaction: None,
-        has_ended: false,
+        ended: Vec::new(),
         batch: Vec::new(),
         batch_bytes: 0,
         dropped: 0,
@@ -170,8 +176,8 @@ struct Session<'a> {
     /// `None` for tables that are not `realtime.messages`.
     relations: HashMap<u32, Option<MessageColumns>>,
     transaction: Option<Transaction>,
-    /// A transaction has ended since the last hand-over.
-    has_ended: bool,
+    /// Commit positions of transactions that have ended since the last hand-over.
+    ended: Vec<Lsn>,
     batch: Vec<StoredMessage>,
     batch_bytes: usize,
     dropped: u64,
@@ -293,11 +299,10 @@ impl Session<'_> {
     }
 
     /// One message of the plug-in; the position behind a transaction that is complete.
-    fn message(&mut self, payload: &[u8], server_time_us: i64, progress: &Progress) -> Result<Option<Lsn>, StreamError> {
+    fn message(&mut self, payload: &[u8], server_time_us: i64, progress: &mut Progress) -> Result<Option<Lsn>, StreamError> {
         match Message::decode(payload).map_err(StreamError::Decode)? {
             Message::Begin { final_lsn, commit_time_us, .. } => {
-                let partial = progress.partial.filter(|(partial, _)| *partial == final_lsn);
-                let skipped = partial.map_or_else(Seen::default, |(_, seen)| seen);
+                let skipped = progress.partial.get(&final_lsn).copied().unwrap_or_default();
                 let is_stale = self.takes_over && server_time_us.saturating_sub(commit_time_us) > TAKEOVER_AGE_US_MAX;
                 self.transaction = Some(Transaction { final_lsn, commit_time_us, seen: Seen::default(), skipped, is_stale });
             }
@@ -313,23 +318,22 @@ impl Session<'_> {
                     if self.is_new_row() {
                         self.row(columns.message(&new, self.payload_bytes_max()));
                     }
-                } else if let Some(commit_time_us) = self.new_change() {
+                } else if let Some(commit_time_us) = self.new_change(progress) {
                     self.changes.take_in(self.plane, Kind::Insert, relation, Some(&new), None, commit_time_us);
                 }
             }
             Message::Update { relation, old, new } => {
-                if let Some(commit_time_us) = self.new_change() {
+                if let Some(commit_time_us) = self.new_change(progress) {
                     self.changes.take_in(self.plane, Kind::Update, relation, Some(&new), old.as_ref(), commit_time_us);
                 }
             }
             Message::Delete { relation, old } => {
-                if let Some(commit_time_us) = self.new_change() {
+                if let Some(commit_time_us) = self.new_change(progress) {
                     self.changes.take_in(self.plane, Kind::Delete, relation, None, Some(&old), commit_time_us);
                 }
             }
             Message::Commit { end_lsn, .. } => {
-                self.transaction = None;
-                self.has_ended = true;
+                self.ended.extend(self.transaction.take().map(|transaction| transaction.final_lsn));
                 return Ok(Some(end_lsn));
             }
             Message::Truncate { .. } | Message::Origin { .. } | Message::Type { .. } | Message::Message { .. } => {}
@@ -345,9 +349,13 @@ impl Session<'_> {
     }
 
     /// Counts a change of another table; its commit time unless it was handed over before or is too old.
-    fn new_change(&mut self) -> Option<i64> {
+    fn new_change(&mut self, progress: &mut Progress) -> Option<i64> {
         let transaction = self.transaction.as_mut()?;
         transaction.seen.changes += 1;
+        if transaction.seen.changes > transaction.skipped.changes {
+            // Unlike messages, which go in batches, a change is handed over as soon as it is seen.
+            progress.partial.entry(transaction.final_lsn).or_default().changes = transaction.seen.changes;
+        }
         let is_new = transaction.seen.changes > transaction.skipped.changes && !transaction.is_stale;
         is_new.then_some(transaction.commit_time_us)
     }
@@ -405,12 +413,12 @@ impl Session<'_> {
             shared.stored_in_flight.fetch_add(1, Ordering::AcqRel);
             self.plane.post.send(self.home, ToShard::Stored { shared: shared.clone(), messages });
         }
-        let has_ended = std::mem::take(&mut self.has_ended);
+        for ended in self.ended.drain(..) {
+            progress.partial.remove(&ended);
+        }
         if let Some(transaction) = &self.transaction {
             // What an earlier connection knew counts until this one knows more.
-            progress.partial = Some((transaction.final_lsn, transaction.seen.max(transaction.skipped)));
-        } else if has_ended {
-            progress.partial = None;
+            progress.partial.insert(transaction.final_lsn, transaction.seen.max(transaction.skipped));
         }
     }
 }

@@ -20,6 +20,7 @@ use super::preparation::{keep_partitions, prepare};
 use super::settings::DatabaseSettings;
 use crate::control::api::DatabaseState;
 use crate::control::capture;
+use crate::control::capture::changes::Changes;
 use crate::control::plane::Plane;
 use crate::realtime::database::DatabaseRefusal;
 use crate::realtime::tenant::TenantShared;
@@ -173,6 +174,7 @@ impl TenantDatabase {
         }
         let pool = DatabasePool::new(settings.clone());
         let live = Rc::new(Live::new(self.external_id.clone(), pool.clone(), settings.clone()));
+        Changes::clear_rows(&live).await;
         self.phase.send_replace(Phase::Ready(live.clone()));
         self.set_database_ready(true);
         {
@@ -184,9 +186,7 @@ impl TenantDatabase {
                 () = changes.attend(&live) => false,
                 () = &mut stream => true,
             };
-            if !self.is_stopped() {
-                changes.leave();
-            }
+            changes.leave(&live);
             plane.databases.retire(&self.external_id, &self);
             self.stop();
             if !over {

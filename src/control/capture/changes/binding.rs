@@ -22,6 +22,8 @@ pub struct Binding {
     /// Names of the columns asked for, sorted; `None` means all.
     pub selection: Option<Rc<[String]>>,
     filters: filters::Group,
+    /// The table that the conditions are about.
+    table: Rc<Table>,
 }
 
 /// Whether a change matches an entry.
@@ -45,18 +47,18 @@ impl Binding {
         group: Rc<Group>,
         subscription: Rc<Subscription>,
         selection: Option<Rc<[String]>>,
-        table: &Table,
+        table: &Rc<Table>,
     ) -> Self {
         let filters = filters::compile_all(&subscription.filters, |name| {
             let index = table.column(name)?;
             let column = &table.columns[index];
             Some(FilterColumn { index, type_info: column.info.clone(), deterministic: column.is_deterministic })
         });
-        Self { subscriber, entry, group, subscription, selection, filters }
+        Self { subscriber, entry, group, subscription, selection, filters, table: table.clone() }
     }
 
     /// The same entry on the table as it is now.
-    pub fn renewed(&self, table: &Table) -> Self {
+    pub fn renewed(&self, table: &Rc<Table>) -> Self {
         let Self { subscriber, group, subscription, selection, .. } = self;
         Self::new(subscriber.clone(), self.entry, group.clone(), subscription.clone(), selection.clone(), table)
     }
@@ -78,6 +80,12 @@ impl Binding {
     /// What the database has to be asked, where [`Binding::matches`] said so.
     pub fn questions<'a>(&'a self, change: &'a Change) -> impl Iterator<Item = Question<'a>> {
         self.filters.questions(|column| change.cell(column))
+    }
+
+    /// The entry as it applies to a change: one that was written before, or after, the table changed is judged by the table as
+    /// it was then.
+    pub fn for_change(self: &Rc<Self>, change: &Change) -> Rc<Self> {
+        if Rc::ptr_eq(&self.table, &change.table) { self.clone() } else { Rc::new(self.renewed(&change.table)) }
     }
 
     /// Which columns its subscriber is shown: those its role may read, of those asked for, and always the key.

@@ -11,10 +11,13 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use super::Changes;
+use super::group::patiently;
 use super::table::{Column, Table};
 use crate::control::capture::filters::Cell;
 use crate::control::capture::values::{self, is_small, write_json};
-use crate::control::database::pool::{Answer, DatabasePool};
+use crate::control::database::Live;
+use crate::control::database::pool::Answer;
 use crate::protocol::pgoutput::{self, OldTuple, Relation, Tuple};
 use crate::realtime::postgres_changes::{ChangeData, Kind, PAYLOAD_TOO_LARGE};
 
@@ -146,11 +149,12 @@ impl Change {
     }
 
     /// Converts the values, once; asks the database for those that need it. What it cannot convert is delivered as text.
-    pub async fn convert(&self, pool: &DatabasePool, record_bytes_max: usize) {
+    pub async fn convert(&self, changes: &Changes) {
         self.converted
             .get_or_init(|| async {
                 let mut rows = [self.to_json(&self.new), self.to_json(&self.old)];
-                self.ask_for_json(&mut rows, pool).await;
+                self.ask_for_json(&mut rows, changes).await;
+                let record_bytes_max = changes.live().map_or(usize::MAX, |live| live.settings.record_bytes_max);
                 let [new, old] = rows.map(|row| row.into_iter().map(Json::known).collect::<JsonRow>());
                 let bytes: usize = new.iter().chain(&old).flatten().map(|text| text.len() + VALUE_OVERHEAD_BYTES).sum();
                 Converted { is_too_big: bytes > record_bytes_max, new, old }
@@ -171,7 +175,7 @@ impl Change {
         self.table.columns.iter().zip(row).map(convert).collect()
     }
 
-    async fn ask_for_json(&self, rows: &mut [Vec<Json>; 2], pool: &DatabasePool) {
+    async fn ask_for_json(&self, rows: &mut [Vec<Json>; 2], changes: &Changes) {
         let questions: Vec<(u32, Box<str>)> = rows
             .iter()
             .flatten()
@@ -184,7 +188,10 @@ impl Change {
             return;
         }
         let asked: Vec<(u32, &str)> = questions.iter().map(|(type_oid, text)| (*type_oid, &**text)).collect();
-        let answers = pool.run(CONVERSION_MAX, async |client| Answer::of(Ok(values::ask(client, &asked).await))).await;
+        let ask = async |live: &Live| {
+            live.pool.run(CONVERSION_MAX, async |client| Answer::of(Ok(values::ask(client, &asked).await))).await
+        };
+        let answers = patiently(changes, ask).await;
         let mut answers = answers.unwrap_or_default().into_iter();
         for json in rows.iter_mut().flatten() {
             if let Json::Ask(_, text) = json {

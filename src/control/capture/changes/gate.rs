@@ -1,7 +1,7 @@
 //! Visibility is judged by what the database says at that moment, so all groups are to judge a change before anybody is told of
 //! it: whoever acts on a change must not make it visible, or invisible, for others that were about to be told (8.4).
 //!
-//! A group that does not answer in time is not waited for until it answers again.
+//! A group that comes too late is not waited for until it has been fast again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,10 +16,10 @@ use super::group::Group;
 /// How long the groups of a batch wait for each other. Judging takes a millisecond or two.
 const WAIT_MAX: Duration = Duration::from_millis(200);
 
-/// Changes that some group has yet to judge, in order.
+/// Changes that some groups have yet to judge: number and how many groups, in order.
 #[derive(Default)]
 pub struct Gate {
-    pending: RefCell<VecDeque<(u64, Vec<Weak<Group>>)>>,
+    pending: RefCell<VecDeque<(u64, usize)>>,
     next: Cell<u64>,
     judged: Notify,
 }
@@ -29,6 +29,8 @@ pub struct Ticket {
     gate: Rc<Gate>,
     number: u64,
     group: Weak<Group>,
+    /// The others wait for it.
+    is_counted: bool,
 }
 
 impl Gate {
@@ -36,11 +38,15 @@ impl Gate {
     pub fn admit(self: &Rc<Self>, groups: &[Rc<Group>]) -> Vec<Ticket> {
         let number = self.next.get();
         self.next.set(number + 1);
-        let waited_for: Vec<Weak<Group>> = groups.iter().filter(|group| !group.is_slow.get()).map(Rc::downgrade).collect();
-        if !waited_for.is_empty() {
-            self.pending.borrow_mut().push_back((number, waited_for));
+        let tickets: Vec<Ticket> = groups
+            .iter()
+            .map(|group| Ticket { gate: self.clone(), number, group: Rc::downgrade(group), is_counted: !group.is_slow.get() })
+            .collect();
+        let counted = tickets.iter().filter(|ticket| ticket.is_counted).count();
+        if counted > 0 {
+            self.pending.borrow_mut().push_back((number, counted));
         }
-        groups.iter().map(|group| Ticket { gate: self.clone(), number, group: Rc::downgrade(group) }).collect()
+        tickets
     }
 
     /// Resolves when every change up to this one has been judged, or waiting for it was given up.
@@ -52,22 +58,14 @@ impl Gate {
                 return;
             }
             if tokio::time::timeout_at(deadline, judged).await.is_err() {
-                return self.give_up(number);
-            }
-        }
-    }
-
-    fn give_up(&self, number: u64) {
-        let mut pending = self.pending.borrow_mut();
-        while pending.front().is_some_and(|(first, _)| *first <= number) {
-            for group in pending.pop_front().into_iter().flat_map(|(_, groups)| groups) {
-                if let Some(group) = group.upgrade() {
-                    group.is_slow.set(true);
+                let mut pending = self.pending.borrow_mut();
+                while pending.front().is_some_and(|(first, _)| *first <= number) {
+                    pending.pop_front();
                 }
+                drop(pending);
+                return self.judged.notify_waiters();
             }
         }
-        drop(pending);
-        self.judged.notify_waiters();
     }
 }
 
@@ -80,12 +78,21 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        if !self.is_counted {
+            return;
+        }
         let mut pending = self.gate.pending.borrow_mut();
-        if let Ok(place) = pending.binary_search_by_key(&self.number, |(number, _)| *number) {
-            pending[place].1.retain(|group| !group.ptr_eq(&self.group));
+        match pending.binary_search_by_key(&self.number, |(number, _)| *number) {
+            Ok(place) => pending[place].1 -= 1,
+            // The others have gone on without it.
+            Err(_) => {
+                if let Some(group) = self.group.upgrade() {
+                    group.is_slow.set(true);
+                }
+            }
         }
         let mut moved = false;
-        while pending.front().is_some_and(|(_, groups)| groups.is_empty()) {
+        while pending.front().is_some_and(|(_, left)| *left == 0) {
             pending.pop_front();
             moved = true;
         }
@@ -100,45 +107,46 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
+    const SOON: Duration = Duration::from_millis(20);
+
     fn on_tokio(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(test);
     }
 
+    fn two_groups() -> [Rc<Group>; 2] {
+        [Group::new("a".into(), "{}".into()), Group::new("b".into(), "{}".into())]
+    }
+
     #[test]
     fn nobody_passes_before_all_have_judged() {
         on_tokio(async {
-            let gate = Rc::new(Gate::default());
-            let groups = [Group::new("a".into(), "{}".into()), Group::new("b".into(), "{}".into())];
+            let (gate, groups) = (Rc::new(Gate::default()), two_groups());
             let mut first = gate.admit(&groups);
             let second = gate.admit(&groups);
             let number = second[0].number();
             drop(first.remove(0));
             drop(second);
-            let soon = Duration::from_millis(20);
-            assert!(tokio::time::timeout(soon, gate.passed(number)).await.is_err());
+            assert!(tokio::time::timeout(SOON, gate.passed(number)).await.is_err());
             drop(first);
-            tokio::time::timeout(soon, gate.passed(number)).await.expect("all have judged");
+            tokio::time::timeout(SOON, gate.passed(number)).await.expect("all have judged");
         });
     }
 
     #[test]
-    fn a_slow_group_is_waited_for_once() {
+    fn a_group_that_came_too_late_is_not_waited_for_again() {
         on_tokio(async {
-            let gate = Rc::new(Gate::default());
-            let groups = [Group::new("a".into(), "{}".into()), Group::new("b".into(), "{}".into())];
+            let (gate, groups) = (Rc::new(Gate::default()), two_groups());
             let mut tickets = gate.admit(&groups);
-            let slow = tickets.pop();
+            let late = tickets.pop();
             drop(tickets);
             gate.passed(0).await;
+            drop(late);
             assert!(groups[1].is_slow.get() && !groups[0].is_slow.get());
-            let later = gate.admit(&groups);
+            let mut later = gate.admit(&groups);
             let number = later[0].number();
-            let (fast, still_slow): (Vec<_>, Vec<_>) =
-                later.into_iter().partition(|ticket| ticket.group.ptr_eq(&Rc::downgrade(&groups[0])));
-            drop(fast);
-            tokio::time::timeout(Duration::from_millis(20), gate.passed(number)).await.expect("the slow one is left out");
-            drop((slow, still_slow));
+            drop(later.remove(0));
+            tokio::time::timeout(SOON, gate.passed(number)).await.expect("the slow one is left out");
         });
     }
 }

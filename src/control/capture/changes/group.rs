@@ -18,6 +18,7 @@ use super::Changes;
 use super::binding::{Binding, Match};
 use super::change::Change;
 use super::gate::Ticket;
+use super::table::Table;
 use crate::control::capture::catalog::Readable;
 use crate::control::capture::filters;
 use crate::control::capture::visibility::{self, Probe};
@@ -25,7 +26,6 @@ use crate::control::database::Live;
 use crate::control::database::failure::DatabaseFailure;
 use crate::control::database::pool::Answer;
 use crate::control::plane::Plane;
-use crate::mailbox::ToShard;
 use crate::protocol::phoenix::encode::Status;
 use crate::realtime::database::{ChangeDelivery, ChangeTarget};
 use crate::realtime::postgres_changes::{Kind, NO_PRIMARY_KEY, UNAUTHORIZED};
@@ -37,8 +37,12 @@ const BATCH_MAX: usize = 500;
 /// How long an answer about privileges holds: how long a revoked right is still good.
 const PRIVILEGES_AGE_MAX: Duration = Duration::from_secs(2);
 
-/// How long a group waits for a session in all.
+/// How long a group waits for its database to answer at all, and the pauses between.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Changes that may wait for a group that works them off before the stream waits for it.
+const BUSY_ITEMS: usize = 2_000;
 
 /// A group that judged this fast is waited for (again).
 const JUDGED_WITHIN: Duration = Duration::from_millis(150);
@@ -64,6 +68,8 @@ struct Item {
     hits: Hits,
     /// Held until the group has judged the change.
     ticket: Option<Ticket>,
+    /// Why nothing may be told but that there was a change; decided once, when the change is judged.
+    withheld: Option<&'static str>,
 }
 
 /// Subscribers with one role and one set of claims.
@@ -80,9 +86,11 @@ pub struct Group {
     progressed: Cell<Instant>,
     /// What the role may read, by table, and when that was asked.
     readable: RefCell<HashMap<u32, Readable>>,
-    privileges_at: Cell<Instant>,
+    privileges_at: Cell<Option<Instant>>,
     /// It did not judge in time; others do not wait for it until it does.
     pub is_slow: Cell<bool>,
+    /// Its task runs.
+    is_running: Cell<bool>,
 }
 
 impl Group {
@@ -96,8 +104,9 @@ impl Group {
             bindings: Cell::new(0),
             progressed: Cell::new(Instant::now()),
             readable: RefCell::default(),
-            privileges_at: Cell::new(Instant::now()),
+            privileges_at: Cell::new(None),
             is_slow: Cell::new(false),
+            is_running: Cell::new(false),
         })
     }
 
@@ -109,6 +118,16 @@ impl Group {
     /// Tables whose privileges are known.
     fn tables(&self) -> Vec<u32> {
         self.readable.borrow().keys().copied().collect()
+    }
+
+    /// Tables have changed: what is known of their columns may not be true any more.
+    pub fn forget_privileges(&self) {
+        self.privileges_at.set(None);
+    }
+
+    /// What is known of the role's privileges on a table.
+    pub fn readable_of(&self, table: u32) -> Option<Readable> {
+        self.readable.borrow().get(&table).cloned()
     }
 
     fn may_read(&self, table: u32, attnum: i16) -> bool {
@@ -130,23 +149,34 @@ impl Group {
         }
     }
 
-    /// Changes wait, and it is not the group's own slowness.
-    pub fn is_busy(&self, items_max: usize, patience: Duration) -> bool {
-        self.queue.borrow().len() > items_max && self.progressed.get().elapsed() < patience
+    /// Changes wait, and the group is working them off.
+    pub fn is_busy(&self, patience: Duration) -> bool {
+        let much = self.queue.borrow().len() > BUSY_ITEMS || self.queued_bytes.get() > QUEUE_BYTES_MAX / 2;
+        much && self.progressed.get().elapsed() < patience
     }
 
     /// Queues a change; false when the group has fallen behind and lost what waited.
     pub fn push(&self, change: Rc<Change>, hits: Hits, ticket: Ticket) -> bool {
+        let is_first = self.queue.borrow().is_empty();
         let bytes = self.queued_bytes.get() + change.bytes();
-        if bytes > QUEUE_BYTES_MAX {
-            self.queue.borrow_mut().clear();
+        if bytes > QUEUE_BYTES_MAX && !is_first {
+            let lost = std::mem::take(&mut *self.queue.borrow_mut());
+            drop(lost);
             self.queued_bytes.set(0);
             return false;
         }
+        if is_first {
+            self.progressed.set(Instant::now());
+        }
         self.queued_bytes.set(bytes);
-        self.queue.borrow_mut().push_back(Item { change, hits, ticket: Some(ticket) });
+        self.queue.borrow_mut().push_back(Item { change, hits, ticket: Some(ticket), withheld: None });
         self.arrived.notify_one();
         true
+    }
+
+    /// True for the one who has to start the group's task.
+    pub fn start(&self) -> bool {
+        !self.is_running.replace(true)
     }
 
     /// Tells every member that changes were lost.
@@ -155,28 +185,30 @@ impl Group {
         changes.for_each_member(self, |subscriber| subscriber.tell(plane, Status::Error, FELL_BEHIND));
     }
 
-    /// Delivers what arrives until nobody is bound any more.
+    /// Delivers what arrives until nobody is bound any more and nothing waits.
     pub async fn run(self: Rc<Self>, plane: Rc<Plane>, changes: Rc<Changes>) {
-        while self.bindings.get() > 0 {
+        loop {
             let items: Vec<Item> = {
                 let mut queue = self.queue.borrow_mut();
                 let take = queue.len().min(BATCH_MAX);
                 queue.drain(..take).collect()
             };
             if items.is_empty() {
+                if self.bindings.get() == 0 {
+                    break;
+                }
                 self.arrived.notified().await;
                 continue;
             }
             let bytes: usize = items.iter().map(|item| item.change.bytes()).sum();
             self.queued_bytes.set(self.queued_bytes.get().saturating_sub(bytes));
-            if let Some(live) = changes.live() {
-                self.deliver(&plane, &live, &changes, items).await;
+            if !self.deliver(&plane, &changes, items).await {
+                self.tell_loss(&plane, &changes);
             }
             self.progressed.set(Instant::now());
         }
-        // What waits refers to the group.
-        let left = std::mem::take(&mut *self.queue.borrow_mut());
-        drop(left);
+        self.is_running.set(false);
+        changes.forget_group(&self);
     }
 
     /// Wakes the task, so that it sees that nobody is bound any more.
@@ -184,54 +216,55 @@ impl Group {
         self.arrived.notify_one();
     }
 
-    async fn deliver(self: &Rc<Self>, plane: &Plane, live: &Live, changes: &Changes, mut items: Vec<Item>) {
-        if self.privileges_at.get().elapsed() >= PRIVILEGES_AGE_MAX {
+    /// False when changes were lost, because the database did not answer for long.
+    async fn deliver(self: &Rc<Self>, plane: &Plane, changes: &Changes, mut items: Vec<Item>) -> bool {
+        if self.privileges_at.get().is_none_or(|asked| asked.elapsed() >= PRIVILEGES_AGE_MAX) {
             let pairs: Vec<(Rc<Self>, u32)> = self.tables().into_iter().map(|table| (self.clone(), table)).collect();
-            match patiently(async || changes.load_privileges(live, &pairs).await).await {
-                Ok(()) => self.privileges_at.set(Instant::now()),
+            match patiently(changes, async |live| changes.load_privileges(live, &pairs).await).await {
+                Ok(()) => self.privileges_at.set(Some(Instant::now())),
                 // Without an answer nothing is shown that a revoked right may hide.
-                Err(failure) => return Code::CheckOidsError.log(changes.external_id(), failure),
+                Err(failure) => {
+                    Code::CheckOidsError.log(changes.external_id(), failure);
+                    return false;
+                }
             }
         }
         for item in &mut items {
-            if self.withholds(&item.change).is_none() {
-                // What was withheld when it was captured is not any more.
-                item.hits.iter_mut().filter(|(_, found)| *found == Match::Withheld).for_each(|(binding, found)| {
-                    *found = binding.matches(&item.change);
-                });
-                item.hits.retain(|(_, found)| *found != Match::No);
+            item.withheld = self.withholds(&item.change);
+            for (binding, found) in item.hits.iter_mut().filter(|(_, found)| *found == Match::Withheld) {
+                // Or it was withheld when it was captured, and is not any more.
+                *found = if item.withheld.is_some() { Match::Yes } else { binding.matches(&item.change) };
             }
+            item.hits.retain(|(_, found)| *found != Match::No);
         }
-        self.ask_about_filters(live, &mut items).await;
-        items.retain(|item| !item.hits.is_empty());
-        let asked_at = Instant::now();
-        let visible = match self.visible(live, &changes.slow_turn, &items).await {
+        let mut complete = self.ask_about_filters(changes, &mut items).await;
+        let visible = match self.visible(changes, &items).await {
             Ok(visible) => visible,
             Err(failure) => {
                 let text = format!("changes for role {} could not be authorised: {failure}", self.role);
                 Code::ErrorExecutingTransaction.log(changes.external_id(), text);
-                items.iter().map(|item| !self.needs_visibility(&item.change)).collect()
+                complete &= matches!(failure, DatabaseFailure::RlsPolicy(_) | DatabaseFailure::QueryCanceled(_));
+                items.iter().map(|item| !changes.needs_visibility(&item.change, item.withheld)).collect()
             }
         };
-        self.is_slow.set(asked_at.elapsed() >= JUDGED_WITHIN);
         let last = items.last().and_then(|item| item.ticket.as_ref()).map(Ticket::number);
         items.iter_mut().for_each(|item| drop(item.ticket.take()));
         if let Some(last) = last {
             changes.gate.passed(last).await;
         }
         let mut deliveries: Vec<Vec<ChangeDelivery>> = (0..plane.post.shards()).map(|_| Vec::new()).collect();
-        for (item, _) in items.iter().zip(visible).filter(|(_, visible)| *visible) {
-            self.compose(live, changes, item, &mut deliveries).await;
+        for (item, _) in items.iter().zip(visible).filter(|(item, visible)| *visible && !item.hits.is_empty()) {
+            self.compose(changes, item, &mut deliveries).await;
         }
         for (shard, deliveries) in deliveries.into_iter().enumerate() {
-            if let (Ok(shard), false) = (u16::try_from(shard), deliveries.is_empty()) {
-                plane.post.send(shard, ToShard::Changes(deliveries));
-            }
+            let Ok(shard) = u16::try_from(shard) else { continue };
+            changes.post(plane, shard, deliveries).await;
         }
+        complete
     }
 
-    /// Settles the filters that only the database can evaluate.
-    async fn ask_about_filters(&self, live: &Live, items: &mut [Item]) {
+    /// Settles the filters that only the database can evaluate; false when it could not be asked.
+    async fn ask_about_filters(&self, changes: &Changes, items: &mut [Item]) -> bool {
         let mut questions = Vec::new();
         let mut places = Vec::new();
         for (index, item) in items.iter().enumerate() {
@@ -245,9 +278,13 @@ impl Group {
             }
         }
         if questions.is_empty() {
-            return;
+            return true;
         }
-        let asked = live.pool.run(FILTERS_MAX, async |client| Answer::of(Ok(filters::ask(client, &questions).await))).await;
+        let ask = async |live: &Live| {
+            live.pool.run(FILTERS_MAX, async |client| Answer::of(Ok(filters::ask(client, &questions).await))).await
+        };
+        let asked = patiently(changes, ask).await;
+        let complete = asked.is_ok();
         drop(questions);
         let holds: Vec<bool> = match asked {
             Ok(answers) => answers.into_iter().map(|answer| matches!(answer, Ok(Some(true)))).collect(),
@@ -270,42 +307,40 @@ impl Group {
                 keep
             });
         }
-    }
-
-    fn needs_visibility(&self, change: &Change) -> bool {
-        change.table.has_row_security && change.kind != Kind::Delete && self.withholds(change).is_none()
+        complete
     }
 
     /// For each item whether its row is visible to the group now (8.4); one question for all of them.
-    async fn visible(&self, live: &Live, slow: &tokio::sync::Mutex<()>, items: &[Item]) -> Result<Vec<bool>, DatabaseFailure> {
+    async fn visible(&self, changes: &Changes, items: &[Item]) -> Result<Vec<bool>, DatabaseFailure> {
         let mut visible = vec![true; items.len()];
-        let mut by_table: HashMap<u32, Vec<usize>> = HashMap::new();
+        // By table as it was captured: keys of other versions may be other columns.
+        let mut by_table: HashMap<*const Table, Vec<usize>> = HashMap::new();
         for (index, item) in items.iter().enumerate() {
-            if self.needs_visibility(&item.change) {
+            if !item.hits.is_empty() && changes.needs_visibility(&item.change, item.withheld) {
                 // Not until the database has said so; never where it cannot be asked.
                 visible[index] = false;
-                by_table.entry(item.change.table.oid).or_default().push(index);
+                by_table.entry(Rc::as_ptr(&item.change.table)).or_default().push(index);
             }
-        }
-        if by_table.is_empty() {
-            return Ok(visible);
         }
         let mut asked: Vec<Vec<usize>> = by_table.into_values().collect();
         asked.retain(|indexes| items[indexes[0]].change.table.lookup.is_some());
+        if asked.is_empty() {
+            return Ok(visible);
+        }
         let probe = |indexes: &Vec<usize>| {
             let relation = items[indexes[0]].change.table.lookup.as_ref()?;
             Some(Probe { relation, keys: indexes.iter().flat_map(|index| items[*index].change.key()).collect() })
         };
         let probes: Vec<Probe<'_>> = asked.iter().filter_map(probe).collect();
-        let ask = async || visibility::visible(&live.visibility, &self.role, &self.claims, &probes).await;
-        let answers = if self.is_slow.get() {
-            // Slow ones take turns, so that they leave sessions for the others.
-            let _turn = slow.lock().await;
-            patiently(ask).await?
-        } else {
-            patiently(ask).await?
-        };
-        for (indexes, answers) in asked.iter().zip(answers) {
+        // Slow ones take turns, so that they leave sessions for the others.
+        let _turn = if self.is_slow.get() { changes.slow_turns.acquire().await.ok() } else { None };
+        let asked_at = Instant::now();
+        let ask = async |live: &Live| visibility::visible(&live.visibility, &self.role, &self.claims, &probes).await;
+        let answers = patiently(changes, ask).await;
+        if asked_at.elapsed() < JUDGED_WITHIN {
+            self.is_slow.set(false);
+        }
+        for (indexes, answers) in asked.iter().zip(answers?) {
             for (index, answer) in indexes.iter().zip(answers) {
                 visible[*index] = answer;
             }
@@ -314,11 +349,11 @@ impl Group {
     }
 
     /// One delivery per text: entries with other columns get another text.
-    async fn compose(&self, live: &Live, changes: &Changes, item: &Item, deliveries: &mut [Vec<ChangeDelivery>]) {
+    async fn compose(&self, changes: &Changes, item: &Item, deliveries: &mut [Vec<ChangeDelivery>]) {
         let change = &item.change;
-        let withheld = self.withholds(change);
+        let withheld = item.withheld;
         if withheld.is_none() {
-            change.convert(&live.pool, live.settings.record_bytes_max).await;
+            change.convert(changes).await;
         }
         // By selection, none first, as the original orders them.
         let mut selections: Vec<Selected<'_>> = Vec::new();
@@ -342,14 +377,24 @@ impl Group {
     }
 }
 
-/// Asks again while no session is free: others may be slow, but what waits here is not to be lost for it.
-async fn patiently<T>(ask: impl AsyncFn() -> Result<T, DatabaseFailure>) -> Result<T, DatabaseFailure> {
+/// Asks again while the database cannot be reached or has no session free: what waits here is not to be lost for it.
+pub async fn patiently<T>(
+    changes: &Changes,
+    ask: impl AsyncFn(&Live) -> Result<T, DatabaseFailure>,
+) -> Result<T, DatabaseFailure> {
     let deadline = Instant::now() + PATIENCE_MAX;
     loop {
-        match ask().await {
-            Err(DatabaseFailure::PoolExhausted) if Instant::now() < deadline => {}
-            answer => return answer,
+        let failure = match changes.live() {
+            Some(live) => match ask(&live).await {
+                Err(failure @ (DatabaseFailure::PoolExhausted | DatabaseFailure::Unavailable(_))) => failure,
+                answer => return answer,
+            },
+            None => DatabaseFailure::Unavailable("the database is not connected".to_owned()),
+        };
+        if Instant::now() >= deadline {
+            return Err(failure);
         }
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 

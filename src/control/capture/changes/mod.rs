@@ -21,9 +21,10 @@ mod table;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -34,15 +35,16 @@ use crate::base::rate::RateWindow;
 use crate::control::database::Live;
 use crate::control::database::failure::DatabaseFailure;
 use crate::control::plane::Plane;
+use crate::mailbox::ToShard;
 use crate::protocol::pgoutput::{OldTuple, Relation, RelationMessage, Tuple};
 use crate::protocol::phoenix::encode::Status;
-use crate::realtime::database::{Ask, Asker, Question};
+use crate::realtime::database::{Ask, Asker, ChangeDelivery, Question};
 use crate::realtime::postgres_changes::{Kind, Subscription};
 use crate::telemetry::Code;
 use binding::{Binding, Match};
 use change::Change;
 use gate::Gate;
-use group::{Group, Hits};
+use group::{Group, Hits, patiently};
 use subscriber::{Subscriber, SubscriberKey};
 use table::Table;
 
@@ -55,8 +57,15 @@ const IDLE_CHORES: u32 = 600;
 /// Told when changes cannot be delivered for the time being; [`subscriber::SUBSCRIBED`] follows when they can.
 const STREAM_LOST: &str = "Realtime lost the connection to the project database, changes may be delayed";
 
-/// Changes that may wait for a group that works them off before the stream waits for it.
-const GROUP_ITEMS_MAX: usize = 2_000;
+/// Slow groups that may ask at the same time: half of the usual sessions.
+const SLOW_TURNS: usize = 2;
+
+/// Deliveries in one mail, and mails on their way to one shard: a shard has other things to do between them.
+const MAIL_DELIVERIES_MAX: usize = 64;
+const MAILS_IN_FLIGHT_MAX: usize = 4;
+
+/// Pause before a busy shard is looked at again.
+const BUSY_PAUSE: Duration = Duration::from_micros(500);
 
 /// A group that got nowhere for this long does not hold the stream up any more.
 const GROUP_PATIENCE: Duration = Duration::from_secs(1);
@@ -73,7 +82,7 @@ pub struct Changes {
     groups: RefCell<HashMap<(String, String), Rc<Group>>>,
     tables: RefCell<HashMap<u32, Rc<Table>>>,
     version: RefCell<Option<Version>>,
-    relations: RefCell<HashMap<u32, Rc<Relation>>>,
+    relations: RefCell<HashMap<u32, Described>>,
     live: RefCell<Option<Rc<Live>>>,
     wanted: watch::Sender<bool>,
     streaming: watch::Sender<bool>,
@@ -82,32 +91,45 @@ pub struct Changes {
     events: RefCell<RateWindow>,
     new_events: Cell<u64>,
     gate: Rc<Gate>,
-    /// Held by the one slow group that may ask.
-    slow_turn: tokio::sync::Mutex<()>,
+    /// For slow groups that may ask at the same time.
+    slow_turns: tokio::sync::Semaphore,
+    /// Held by whoever reads the catalog.
+    loading: tokio::sync::Mutex<()>,
+    /// Mails that shards have yet to work off, by shard number.
+    in_flight: RefCell<HashMap<u16, Arc<AtomicUsize>>>,
     is_limited: Cell<bool>,
     is_stale: Cell<bool>,
     is_loss_told: Cell<bool>,
+}
+
+/// A table as the stream described it.
+struct Described {
+    relation: Rc<Relation>,
+    /// As the catalog had it then: rows that were written before a change of the table come under their old names. `None` until
+    /// the catalog was looked at.
+    table: Option<Rc<Table>>,
 }
 
 /// Takes a question of a shard about row changes. At once, since a later one may be about the same channel.
 pub fn ask(plane: &Rc<Plane>, shard: u16, question: Question) {
     let Asker::Channel { channel, serial, .. } = question.asker else { return };
     let key = SubscriberKey { shard, channel, serial };
-    let changes = plane.changes_of(&question.external_id);
+    let known = plane.changes.borrow().get(&question.external_id).cloned();
     match question.ask {
         Ask::Subscribe(wanted) => {
+            let changes = known.unwrap_or_else(|| plane.changes_of(&question.external_id));
             let subscriber = Subscriber::new(key, wanted.entries, wanted.legacy, wanted.token);
             changes.subscribers.borrow_mut().insert(key, subscriber.clone());
             changes.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
             tokio::task::spawn_local(subscriber.run(plane.clone(), changes));
         }
         Ask::Resubscribe { token } => {
-            if let Some(subscriber) = changes.subscribers.borrow().get(&key) {
+            if let Some(subscriber) = known.as_ref().and_then(|changes| changes.subscribers.borrow().get(&key).cloned()) {
                 subscriber.set_token(token);
             }
         }
         Ask::Unsubscribe => {
-            let subscriber = changes.subscribers.borrow_mut().remove(&key);
+            let subscriber = known.and_then(|changes| changes.subscribers.borrow_mut().remove(&key));
             if let Some(subscriber) = subscriber {
                 subscriber.end();
             }
@@ -135,7 +157,9 @@ impl Changes {
             events: RefCell::new(RateWindow::new(EVENTS_TICK_MS, EVENTS_BUCKETS, clock::now().0)),
             new_events: Cell::new(0),
             gate: Rc::default(),
-            slow_turn: tokio::sync::Mutex::default(),
+            slow_turns: tokio::sync::Semaphore::new(SLOW_TURNS),
+            loading: tokio::sync::Mutex::default(),
+            in_flight: RefCell::default(),
             is_limited: Cell::new(false),
             is_stale: Cell::new(false),
             is_loss_told: Cell::new(false),
@@ -145,6 +169,13 @@ impl Changes {
     /// Public name of the tenant.
     pub fn external_id(&self) -> &str {
         &self.external_id
+    }
+
+    /// The tenant was deleted.
+    pub fn end(&self) {
+        for (_, subscriber) in self.subscribers.borrow_mut().drain() {
+            subscriber.end();
+        }
     }
 
     /// The tenant's database, while it is connected.
@@ -186,15 +217,18 @@ impl Changes {
         }
     }
 
-    /// The database is connected: rows of earlier processes are deleted and everybody subscribes again. Goes on until it is
-    /// dropped: rows of channels that are gone are deleted, and the stream is relieved when nobody subscribes for long. While
+    /// Deletes the rows of earlier processes, before anybody subscribes.
+    pub async fn clear_rows(live: &Live) {
+        if let Err(failure) = subscribing::clear(&live.pool).await {
+            tracing::debug!("subscriptions of earlier processes could not be deleted: {failure}");
+        }
+    }
+
+    /// The database is connected: everybody who was subscribed subscribes again. Goes on until it is dropped: rows of channels that are gone are deleted, and the stream is relieved when nobody subscribes for long. While
     /// nothing happens the database is not asked anything.
     pub async fn attend(&self, live: &Rc<Live>) {
         *self.live.borrow_mut() = Some(live.clone());
         *self.version.borrow_mut() = None;
-        if let Err(failure) = subscribing::clear(&live.pool).await {
-            tracing::debug!("subscriptions of earlier processes could not be deleted: {failure}");
-        }
         if !self.by_table.borrow().is_empty() {
             self.renew();
         }
@@ -208,6 +242,9 @@ impl Changes {
                 Code::SubscriptionDeletionFailed.log(&self.external_id, failure);
                 self.forgotten.borrow_mut().extend(forgotten);
             }
+            if *self.wanted.borrow() && !*self.streaming.borrow() {
+                self.look_for_publication(live).await;
+            }
             idle = if self.subscribers.borrow().is_empty() { idle + 1 } else { 0 };
             if idle >= IDLE_CHORES {
                 self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, false));
@@ -215,10 +252,21 @@ impl Changes {
         }
     }
 
-    /// The database is not connected any more.
-    pub fn leave(&self) {
-        *self.live.borrow_mut() = None;
-        self.streaming.send_replace(false);
+    /// The stream does not carry the publication, because there was none when it was opened: opens it anew when there is one.
+    async fn look_for_publication(&self, live: &Live) {
+        if let Ok(Some(_)) = catalog::version(&live.pool, &live.settings.publication).await {
+            self.wanted.send_replace(true);
+        }
+    }
+
+    /// The database is let go of. Whoever subscribes wants it back.
+    pub fn leave(&self, live: &Rc<Live>) {
+        let mut current = self.live.borrow_mut();
+        if current.as_ref().is_some_and(|current| Rc::ptr_eq(current, live)) {
+            *current = None;
+            self.streaming.send_replace(false);
+            self.renew();
+        }
     }
 
     /// The stream could not be brought back at once: subscribers are told, once for each loss.
@@ -235,43 +283,67 @@ impl Changes {
         self.is_stale.get()
     }
 
-    /// Looks at the tables again and binds every entry to what they are now.
+    /// Looks at the tables again and binds every entry to what they are now. Not given up, since what follows must be judged by
+    /// them.
     pub async fn freshen(&self) {
-        let Some(live) = self.live() else { return };
         self.is_stale.set(false);
-        if let Err(failure) = self.load_if_changed(&live).await {
+        if let Err(failure) = patiently(self, async |live| self.load_if_changed(live).await).await {
             Code::CheckOidsError.log(&self.external_id, failure);
+            self.is_stale.set(true);
+        }
+        let tables = self.tables.borrow();
+        for (oid, described) in self.relations.borrow_mut().iter_mut().filter(|(_, described)| described.table.is_none()) {
+            described.table = tables.get(oid).cloned();
         }
     }
 
+    /// The one place where tables are replaced: entries are bound to the new ones at the same time.
     async fn load_if_changed(&self, live: &Live) -> Result<(), DatabaseFailure> {
+        let _turn = self.loading.lock().await;
         let version = catalog::version(&live.pool, &live.settings.publication).await?;
-        if version == *self.version.borrow() {
+        if version.is_some() && version == *self.version.borrow() {
             return Ok(());
         }
-        let before: HashSet<u32> = self.tables.borrow().keys().copied().collect();
-        self.load_tables(live).await?;
+        let catalog = catalog::load(&live.pool, &live.settings.publication).await?;
+        let tables = catalog.as_ref().map(Table::all_of).unwrap_or_default();
+        let before = self.tables.replace(tables);
+        *self.version.borrow_mut() = catalog.map(|catalog| catalog.version);
+        self.groups.borrow().values().for_each(|group| group.forget_privileges());
         let tables = self.tables.borrow();
-        let mut gone = Vec::new();
+        let mut is_gone = false;
         for (oid, bindings) in &mut *self.by_table.borrow_mut() {
             match tables.get(oid) {
                 Some(table) => bindings.iter_mut().for_each(|binding| *binding = Rc::new(binding.renewed(table))),
-                None => gone.push(*oid),
+                None => is_gone = true,
             }
         }
-        if !gone.is_empty() || tables.keys().any(|table| !before.contains(table)) {
+        if !before.is_empty() && (is_gone || tables.keys().any(|table| !before.contains_key(table))) {
             // Wildcards mean other tables now, and some entries none.
             self.renew();
         }
         Ok(())
     }
 
-    async fn load_tables(&self, live: &Live) -> Result<(), DatabaseFailure> {
-        let catalog = catalog::load(&live.pool, &live.settings.publication).await?;
-        let tables = catalog.as_ref().map(Table::all_of).unwrap_or_default();
-        *self.tables.borrow_mut() = tables;
-        *self.version.borrow_mut() = catalog.map(|catalog| catalog.version);
-        Ok(())
+    /// Whether the database has to be asked who may see a row (8.4). Row security that was enabled since counts too.
+    fn needs_visibility(&self, change: &Change, withheld: Option<&'static str>) -> bool {
+        let has_row_security = change.table.has_row_security
+            || self.tables.borrow().get(&change.table.oid).is_some_and(|table| table.has_row_security);
+        has_row_security && change.kind != Kind::Delete && withheld.is_none()
+    }
+
+    /// Hands deliveries to a shard, no faster than it works them off.
+    async fn post(&self, plane: &Plane, shard: u16, deliveries: Vec<ChangeDelivery>) {
+        let mut deliveries = deliveries.into_iter().peekable();
+        while deliveries.peek().is_some() {
+            let in_flight = self.in_flight.borrow_mut().entry(shard).or_default().clone();
+            while in_flight.load(Ordering::Acquire) >= MAILS_IN_FLIGHT_MAX {
+                plane.post.flush();
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            in_flight.fetch_add(1, Ordering::AcqRel);
+            let changes = deliveries.by_ref().take(MAIL_DELIVERIES_MAX).collect();
+            plane.post.send(shard, ToShard::Changes { changes, in_flight });
+        }
     }
 
     async fn load_privileges(&self, live: &Live, pairs: &[(Rc<Group>, u32)]) -> Result<(), DatabaseFailure> {
@@ -300,20 +372,25 @@ impl Changes {
         claims: &str,
     ) -> Result<(), DatabaseFailure> {
         let is_unknown = |table: &u32| !self.tables.borrow().contains_key(table);
-        if self.version.borrow().is_none() || relations.iter().flatten().any(is_unknown) {
-            self.load_tables(live).await?;
+        if self.is_stale.get() || self.version.borrow().is_none() || relations.iter().flatten().any(is_unknown) {
+            self.load_if_changed(live).await?;
         }
         let role = role_of(claims);
-        let group = {
-            let mut groups = self.groups.borrow_mut();
-            let key = (role.clone(), claims.to_owned());
-            groups.entry(key).or_insert_with(|| Group::new(role, claims.to_owned())).clone()
-        };
+        let key = (role.clone(), claims.to_owned());
+        let group = self.groups.borrow().get(&key).cloned().unwrap_or_else(|| Group::new(role, claims.to_owned()));
         let pairs: Vec<(Rc<Group>, u32)> = relations.iter().flatten().map(|table| (group.clone(), *table)).collect();
         self.load_privileges(live, &pairs).await?;
         if subscriber.is_gone() {
             return Ok(());
         }
+        // From here on nothing waits, so nothing is missed between the old entries and the new ones.
+        let group = self.groups.borrow_mut().entry(key).or_insert_with(|| group.clone()).clone();
+        for (_, table) in &pairs {
+            if let Some(readable) = pairs[0].0.readable_of(*table) {
+                group.set_readable(*table, readable);
+            }
+        }
+        group.bindings.set(group.bindings.get() + 1);
         self.unbind(subscriber);
         let tables = self.tables.borrow();
         let mut bound = 0;
@@ -331,12 +408,22 @@ impl Changes {
                 bound += 1;
             }
         }
-        let had = group.bindings.replace(group.bindings.get() + bound);
-        if had == 0 && bound > 0 {
-            self.groups.borrow_mut().insert((group.role.clone(), group.claims.clone()), group.clone());
+        group.bindings.set(group.bindings.get() + bound - 1);
+        if group.start() {
             tokio::task::spawn_local(group.run(plane.clone(), self.clone()));
+        } else {
+            group.wake();
         }
         Ok(())
+    }
+
+    /// A group's task has ended.
+    fn forget_group(&self, group: &Rc<Group>) {
+        let key = (group.role.clone(), group.claims.clone());
+        let mut groups = self.groups.borrow_mut();
+        if groups.get(&key).is_some_and(|current| Rc::ptr_eq(current, group)) {
+            groups.remove(&key);
+        }
     }
 
     /// Forgets what a subscriber is bound to.
@@ -348,7 +435,6 @@ impl Changes {
                     let left = binding.group.bindings.get() - 1;
                     binding.group.bindings.set(left);
                     if left == 0 {
-                        self.groups.borrow_mut().remove(&(binding.group.role.clone(), binding.group.claims.clone()));
                         binding.group.wake();
                     }
                 }
@@ -375,9 +461,10 @@ impl Changes {
 
     /// The stream describes a table.
     pub fn describe(&self, message: &RelationMessage<'_>) {
-        self.relations.borrow_mut().insert(message.id, Rc::new(Relation::from(message)));
+        let relation = Rc::new(Relation::from(message));
+        self.relations.borrow_mut().insert(message.id, Described { relation, table: None });
         // A table is described when it is new to the stream, and again after every change of it.
-        self.is_stale.set(!self.by_table.borrow().is_empty());
+        self.is_stale.set(true);
     }
 
     /// Takes in a change of a row. Rows of tables that nobody subscribed to cost one look.
@@ -395,22 +482,23 @@ impl Changes {
         if self.limits(plane) {
             return;
         }
-        let (Some(table), Some(described)) =
-            (self.tables.borrow().get(&relation).cloned(), self.relations.borrow().get(&relation).cloned())
-        else {
-            return;
-        };
-        let change = Rc::new(Change::new(kind, table, &described, new, old, commit_time_us));
+        let relations = self.relations.borrow();
+        let Some(described) = relations.get(&relation) else { return };
+        let Some(table) = described.table.clone().or_else(|| self.tables.borrow().get(&relation).cloned()) else { return };
+        let change = Rc::new(Change::new(kind, table, &described.relation, new, old, commit_time_us));
+        drop(relations);
         let mut hits: Vec<(Rc<Group>, Hits)> = Vec::new();
-        for binding in bindings.iter().filter(|binding| binding.wants(kind)) {
+        let mut places: HashMap<*const Group, usize> = HashMap::new();
+        for binding in bindings.iter().filter(|binding| binding.wants(kind)).map(|binding| binding.for_change(&change)) {
             let found = if binding.group.withholds(&change).is_some() { Match::Withheld } else { binding.matches(&change) };
             if found == Match::No {
                 continue;
             }
-            match hits.iter_mut().find(|(group, _)| Rc::ptr_eq(group, &binding.group)) {
-                Some((_, hits)) => hits.push((binding.clone(), found)),
-                None => hits.push((binding.group.clone(), vec![(binding.clone(), found)])),
-            }
+            let place = *places.entry(Rc::as_ptr(&binding.group)).or_insert_with(|| {
+                hits.push((binding.group.clone(), Vec::new()));
+                hits.len() - 1
+            });
+            hits[place].1.push((binding, found));
         }
         drop(by_table);
         let groups: Vec<Rc<Group>> = hits.iter().map(|(group, _)| group.clone()).collect();
@@ -423,7 +511,7 @@ impl Changes {
 
     /// Waits for groups that are working off what they have, so that a large transaction needs no large memory.
     pub async fn has_room(&self) {
-        let is_busy = || self.groups.borrow().values().any(|group| group.is_busy(GROUP_ITEMS_MAX, GROUP_PATIENCE));
+        let is_busy = || self.groups.borrow().values().any(|group| group.is_busy(GROUP_PATIENCE));
         while is_busy() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::Changes;
 use crate::control::capture::subscribing::{self, Entry, Filter, SubscribeFailure};
+use crate::control::database::failure::DatabaseFailure;
 use crate::control::database::{self, Live};
 use crate::control::plane::Plane;
 use crate::mailbox::ToShard;
@@ -104,6 +105,7 @@ impl Subscriber {
 
     async fn keep_subscribed(self: &Rc<Self>, plane: &Rc<Plane>, changes: &Rc<Changes>) {
         let (mut token, mut renewals) = (self.token.subscribe(), changes.renewals());
+        let mut was_subscribed = false;
         loop {
             token.mark_unchanged();
             renewals.mark_unchanged();
@@ -111,14 +113,18 @@ impl Subscriber {
             let pause = match attempt {
                 Attempt::Subscribed => {
                     self.tell(plane, Status::Ok, SUBSCRIBED);
+                    was_subscribed = true;
                     None
                 }
                 Attempt::Refused(text) => {
                     Code::RealtimeDisabledForConfiguration.log(changes.external_id(), &text);
                     changes.unbind(self);
                     self.tell(plane, Status::Error, &text);
-                    // Only another token can make it better.
-                    let _ = token.changed().await;
+                    // Another token can make it better, and what took the tables away may bring them back.
+                    tokio::select! {
+                        Ok(()) = token.changed() => {}
+                        Ok(()) = renewals.changed(), if was_subscribed => {}
+                    }
                     continue;
                 }
                 Attempt::Failed(text) => {
@@ -159,7 +165,10 @@ impl Subscriber {
         }
         match changes.bind(&live, plane, self, &subscriptions, &relations, &claims).await {
             Ok(()) => Attempt::Subscribed,
-            Err(failure) => Attempt::Failed(failure.to_string()),
+            Err(failure) => {
+                tracing::debug!("subscriptions could not be bound: {failure}");
+                Attempt::Failed(told(&failure).to_owned())
+            }
         }
     }
 
@@ -208,7 +217,11 @@ impl Subscriber {
             Err(SubscribeFailure::Rejected { entry, severity, sqlstate, message }) => {
                 Err(Attempt::Refused(message_rejected(&subscriptions[entry], severity, &sqlstate, &message)))
             }
-            Err(SubscribeFailure::Database(failure)) => Err(Attempt::Failed(failure.to_string())),
+            Err(SubscribeFailure::Database(failure)) => {
+                tracing::debug!("subscriptions could not be stored: {failure}");
+                *self.rows.borrow_mut() = ids;
+                Err(Attempt::Failed(told(&failure).to_owned()))
+            }
         }
     }
 
@@ -216,6 +229,14 @@ impl Subscriber {
     pub fn tell(&self, plane: &Plane, status: Status, message: &str) {
         let SubscriberKey { shard, channel, serial } = self.key;
         plane.post.send(shard, ToShard::Notice { channel, serial, status, message: message.into() });
+    }
+}
+
+/// What a client is told of a failure of the database (11.4 f).
+fn told(failure: &DatabaseFailure) -> &'static str {
+    match failure {
+        DatabaseFailure::PoolExhausted | DatabaseFailure::QueryCanceled(_) => "{:error, \"Too many database timeouts\"}",
+        _ => "Realtime was unable to connect to the project database",
     }
 }
 
