@@ -16,9 +16,6 @@ work=$(mktemp -d)
 server=
 postgres=
 
-# Postgres Changes does not exist yet.
-not_yet=(--skip 'pg-*' --skip 'join-legacy-*')
-
 stop_server() {
   [ -n "$server" ] || return 0
   kill "$server" 2>/dev/null || true
@@ -88,7 +85,7 @@ for shards in 1 2; do
   start_postgres "$shards"
   start_server "$shards" "$port"
   node "$work/kit/run.mjs" --db "postgres://supabase_admin:postgres@127.0.0.1:$postgres_port/postgres" --bootstrap \
-    "${not_yet[@]}" --url "http://127.0.0.1:$port" --secret "$secret" \
+    --url "http://127.0.0.1:$port" --secret "$secret" \
     --api-secret "$api_secret" --metrics-secret "$metrics_secret" "$@" || failed=1
   stop_server
   stop_postgres

@@ -32,7 +32,7 @@ pub fn banner(config: &Config, port: u16, has_database: bool, database: &str) ->
          \x20 Presence          on\n\
          \x20 Private channels  {with_database}\n\
          \x20 Broadcast by SQL  {with_database}\n\
-         \x20 Postgres Changes  off (not in this version)\n\
+         \x20 Postgres Changes  {with_database}\n\
          \x20 Database          {database}\n\
          \n\
          \x20 anon token of tenant {tenant} (valid for a year; ringcast token makes others):\n\
@@ -58,7 +58,7 @@ mod tests {
         let text = banner(&Config::defaults(), 4123, false, "none: no Postgres");
         assert!(text.contains("ws://realtime-dev.localhost:4123/socket\n"));
         assert!(text.contains("\n  eyJ"), "a token on its own line");
-        assert!(text.contains("Postgres Changes  off"));
+        assert!(text.contains("Postgres Changes  off: no database"));
         assert!(text.lines().all(|line| line.len() < 100 || line.contains("eyJ")));
     }
 
