@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::changes::Changes;
+use super::changes::{Changes, Written};
 use super::error::StreamError;
 use super::rows::MessageColumns;
 use super::slot::{self, Health};
@@ -155,7 +155,7 @@ fn note_lost_slot(error: &StreamError, progress: &mut Progress) {
 
 struct Transaction {
     final_lsn: Lsn,
-    commit_time_us: i64,
+    written: Written,
     /// Rows of `realtime.messages` so far, and changes of all other tables.
     seen: Seen,
     /// Those that were handed over on an earlier connection.
@@ -301,10 +301,16 @@ impl Session<'_> {
     /// One message of the plug-in; the position behind a transaction that is complete.
     fn message(&mut self, payload: &[u8], server_time_us: i64, progress: &mut Progress) -> Result<Option<Lsn>, StreamError> {
         match Message::decode(payload).map_err(StreamError::Decode)? {
-            Message::Begin { final_lsn, commit_time_us, .. } => {
+            Message::Begin { final_lsn, commit_time_us, xid } => {
                 let skipped = progress.partial.get(&final_lsn).copied().unwrap_or_default();
                 let is_stale = self.takes_over && server_time_us.saturating_sub(commit_time_us) > TAKEOVER_AGE_US_MAX;
-                self.transaction = Some(Transaction { final_lsn, commit_time_us, seen: Seen::default(), skipped, is_stale });
+                self.transaction = Some(Transaction {
+                    final_lsn,
+                    written: Written { xid, commit_time_us },
+                    seen: Seen::default(),
+                    skipped,
+                    is_stale,
+                });
             }
             Message::Relation(relation) => {
                 let columns = MessageColumns::find(&Relation::from(&relation));
@@ -318,18 +324,18 @@ impl Session<'_> {
                     if self.is_new_row() {
                         self.row(columns.message(&new, self.payload_bytes_max()));
                     }
-                } else if let Some(commit_time_us) = self.new_change(progress) {
-                    self.changes.take_in(self.plane, Kind::Insert, relation, Some(&new), None, commit_time_us);
+                } else if let Some(written) = self.new_change(progress) {
+                    self.changes.take_in(self.plane, Kind::Insert, relation, Some(&new), None, written);
                 }
             }
             Message::Update { relation, old, new } => {
-                if let Some(commit_time_us) = self.new_change(progress) {
-                    self.changes.take_in(self.plane, Kind::Update, relation, Some(&new), old.as_ref(), commit_time_us);
+                if let Some(written) = self.new_change(progress) {
+                    self.changes.take_in(self.plane, Kind::Update, relation, Some(&new), old.as_ref(), written);
                 }
             }
             Message::Delete { relation, old } => {
-                if let Some(commit_time_us) = self.new_change(progress) {
-                    self.changes.take_in(self.plane, Kind::Delete, relation, None, Some(&old), commit_time_us);
+                if let Some(written) = self.new_change(progress) {
+                    self.changes.take_in(self.plane, Kind::Delete, relation, None, Some(&old), written);
                 }
             }
             Message::Commit { end_lsn, .. } => {
@@ -348,8 +354,8 @@ impl Session<'_> {
         transaction.seen.messages > transaction.skipped.messages && !transaction.is_stale
     }
 
-    /// Counts a change of another table; its commit time unless it was handed over before or is too old.
-    fn new_change(&mut self, progress: &mut Progress) -> Option<i64> {
+    /// Counts a change of another table; its transaction unless it was handed over before or is too old.
+    fn new_change(&mut self, progress: &mut Progress) -> Option<Written> {
         let transaction = self.transaction.as_mut()?;
         transaction.seen.changes += 1;
         if transaction.seen.changes > transaction.skipped.changes {
@@ -357,7 +363,7 @@ impl Session<'_> {
             progress.partial.entry(transaction.final_lsn).or_default().changes = transaction.seen.changes;
         }
         let is_new = transaction.seen.changes > transaction.skipped.changes && !transaction.is_stale;
-        is_new.then_some(transaction.commit_time_us)
+        is_new.then_some(transaction.written)
     }
 
     fn payload_bytes_max(&self) -> u64 {

@@ -61,6 +61,15 @@ struct Converted {
     is_too_big: bool,
 }
 
+/// The transaction of a change.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    /// Its number.
+    pub xid: u32,
+    /// When it committed, microseconds since 2000-01-01 UTC.
+    pub commit_time_us: i64,
+}
+
 /// One row change.
 pub struct Change {
     /// What happened.
@@ -71,6 +80,8 @@ pub struct Change {
     pub new: Vec<Value>,
     /// Values of the old row's identity, by column of the table.
     pub old: Vec<Value>,
+    /// The transaction that wrote it.
+    pub xid: u32,
     commit_time_us: i64,
     converted: OnceCell<Converted>,
     texts: RefCell<Vec<(TextKey, Arc<str>)>>,
@@ -87,7 +98,7 @@ impl Change {
         relation: &Relation,
         new: Option<&Tuple<'_>>,
         old: Option<&OldTuple<'_>>,
-        commit_time_us: i64,
+        written: Written,
     ) -> Self {
         let new_values = new.map_or_else(|| absent(&table), |tuple| values(&table, relation, tuple, |_| true));
         let old_values = match old {
@@ -105,7 +116,8 @@ impl Change {
             table,
             new: new_values,
             old: old_values,
-            commit_time_us,
+            xid: written.xid,
+            commit_time_us: written.commit_time_us,
             converted: OnceCell::new(),
             texts: RefCell::default(),
         };

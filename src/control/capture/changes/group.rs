@@ -21,7 +21,7 @@ use super::gate::Ticket;
 use super::table::Table;
 use crate::control::capture::catalog::Readable;
 use crate::control::capture::filters;
-use crate::control::capture::visibility::{self, Probe};
+use crate::control::capture::visibility::{self, Probe, Visible};
 use crate::control::database::Live;
 use crate::control::database::failure::DatabaseFailure;
 use crate::control::database::pool::Answer;
@@ -36,6 +36,13 @@ const BATCH_MAX: usize = 500;
 
 /// How long an answer about privileges holds: how long a revoked right is still good.
 const PRIVILEGES_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// How long policies may take where they were fast so far, and otherwise.
+const FAST_ANSWER_MAX: Duration = Duration::from_secs(1);
+const SLOW_ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// A transaction that is on disk but not visible to others yet usually is a moment later.
+const NOT_YET_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a group waits for its database to answer at all, and the pauses between.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
@@ -332,20 +339,45 @@ impl Group {
             Some(Probe { relation, keys: indexes.iter().flat_map(|index| items[*index].change.key()).collect() })
         };
         let probes: Vec<Probe<'_>> = asked.iter().filter_map(probe).collect();
-        // Slow ones take turns, so that they leave sessions for the others.
-        let _turn = if self.is_slow.get() { changes.slow_turns.acquire().await.ok() } else { None };
-        let asked_at = Instant::now();
-        let ask = async |live: &Live| visibility::visible(&live.visibility, &self.role, &self.claims, &probes).await;
-        let answers = patiently(changes, ask).await;
-        if asked_at.elapsed() < JUDGED_WITHIN {
-            self.is_slow.set(false);
-        }
-        for (indexes, answers) in asked.iter().zip(answers?) {
+        let mut xids: Vec<i64> = asked.iter().flatten().map(|index| i64::from(items[*index].change.xid)).collect();
+        xids.sort_unstable();
+        xids.dedup();
+        let answers = self.judged(changes, &probes, &xids).await?;
+        for (indexes, answers) in asked.iter().zip(answers) {
             for (index, answer) in indexes.iter().zip(answers) {
                 visible[*index] = answer;
             }
         }
         Ok(visible)
+    }
+
+    /// Asks until there is an answer. A group that is slow takes turns with other slow ones, so that they leave sessions for
+    /// those that are not; one that was not slow before is given up soon and asks again as a slow one.
+    async fn judged(&self, changes: &Changes, probes: &[Probe<'_>], xids: &[i64]) -> Result<Vec<Vec<bool>>, DatabaseFailure> {
+        let deadline = Instant::now() + PATIENCE_MAX;
+        loop {
+            let was_slow = self.is_slow.get();
+            let _turn = if was_slow { changes.slow_turns.acquire().await.ok() } else { None };
+            let answer_max = if was_slow { SLOW_ANSWER_MAX } else { FAST_ANSWER_MAX };
+            let asked_at = Instant::now();
+            let ask = async |live: &Live| {
+                visibility::visible(&live.visibility, &self.role, &self.claims, probes, xids, answer_max).await
+            };
+            match patiently(changes, ask).await {
+                Ok(Visible::Known(visible)) => {
+                    if asked_at.elapsed() < JUDGED_WITHIN {
+                        self.is_slow.set(false);
+                    }
+                    return Ok(visible);
+                }
+                Ok(Visible::NotYet) if Instant::now() < deadline => tokio::time::sleep(NOT_YET_PAUSE).await,
+                Ok(Visible::NotYet) => {
+                    return Err(DatabaseFailure::Unavailable("a commit was not confirmed for a minute".to_owned()));
+                }
+                Err(DatabaseFailure::QueryCanceled(_)) if !was_slow => self.is_slow.set(true),
+                Err(failure) => return Err(failure),
+            }
+        }
     }
 
     /// One delivery per text: entries with other columns get another text.

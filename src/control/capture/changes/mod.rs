@@ -43,6 +43,7 @@ use crate::realtime::postgres_changes::{Kind, Subscription};
 use crate::telemetry::Code;
 use binding::{Binding, Match};
 use change::Change;
+pub use change::Written;
 use gate::Gate;
 use group::{Group, Hits, patiently};
 use subscriber::{Subscriber, SubscriberKey};
@@ -475,7 +476,7 @@ impl Changes {
         relation: u32,
         new: Option<&Tuple<'_>>,
         old: Option<&OldTuple<'_>>,
-        commit_time_us: i64,
+        written: Written,
     ) {
         let by_table = self.by_table.borrow();
         let Some(bindings) = by_table.get(&relation) else { return };
@@ -485,7 +486,7 @@ impl Changes {
         let relations = self.relations.borrow();
         let Some(described) = relations.get(&relation) else { return };
         let Some(table) = described.table.clone().or_else(|| self.tables.borrow().get(&relation).cloned()) else { return };
-        let change = Rc::new(Change::new(kind, table, &described.relation, new, old, commit_time_us));
+        let change = Rc::new(Change::new(kind, table, &described.relation, new, old, written));
         drop(relations);
         let mut hits: Vec<(Rc<Group>, Hits)> = Vec::new();
         let mut places: HashMap<*const Group, usize> = HashMap::new();

@@ -17,7 +17,7 @@ mod tests;
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
-use futures_util::future::join4;
+use futures_util::future::join5;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row, Statement};
 
@@ -27,8 +27,15 @@ use keys::KeyArray;
 use pipeline::in_order;
 pub use relation::KeyedRelation;
 
-/// Longest time for one group and batch.
-const VISIBILITY_DEADLINE: Duration = Duration::from_secs(10);
+/// Whether all of these transactions are seen by every snapshot from now on. A commit is streamed when it is on disk, which is
+/// a moment before others see it, or long before where a standby has to confirm it. Transaction ids are widened to the epoch
+/// that is nearest to the present.
+const ARE_COMPLETE: &str = "select not exists (select from (select pg_catalog.pg_current_snapshot() as snapshot, \
+       pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint as xmax) now, \
+     lateral (select xmax - (xmax & 4294967295) + xid as wide from pg_catalog.unnest($1::bigint[]) xid) given, \
+     lateral (select case when wide - xmax > 2147483648 then wide - 4294967296 \
+       when xmax - wide > 2147483648 then wide + 4294967296 else wide end as full_xid) widened \
+     where not pg_catalog.pg_visible_in_snapshot(full_xid::text::xid8, snapshot))";
 
 /// Prepared statements a session keeps, ours and others'. Roles times tables are normally a few dozen; beyond this, statements
 /// of tables and roles that are gone would fill the memory of the database.
@@ -51,8 +58,17 @@ pub struct Probe<'a> {
     pub keys: Vec<Option<&'a str>>,
 }
 
-/// Answers for every probe which of its keys are of rows that `role`, with the claims `claims_json`, can see now. At most 5 s
-/// for a session, 10 s for the answer and 2 s for its cancellation.
+/// What is visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Visible {
+    /// For every probe, for every key.
+    Known(Vec<Vec<bool>>),
+    /// Some of the transactions that wrote the rows are not seen by others yet: ask again in a moment.
+    NotYet,
+}
+
+/// Answers for every probe which of its keys are of rows that `role`, with the claims `claims_json`, can see now, the
+/// transactions `xids` being over. At most 5 s for a session, the deadline for the answer and 2 s for its cancellation.
 ///
 /// # Errors
 /// When there is no answer: policies that raise, unknown role, missing rights, timeout, no session, no connection. Also when
@@ -62,19 +78,27 @@ pub async fn visible(
     role: &str,
     claims_json: &str,
     probes: &[Probe<'_>],
-) -> Result<Vec<Vec<bool>>, DatabaseFailure> {
+    xids: &[i64],
+    deadline: Duration,
+) -> Result<Visible, DatabaseFailure> {
     if role.contains('\0') {
         return Err(DatabaseFailure::RlsPolicy("a role with this name cannot exist".to_owned()));
     }
     if probes.iter().all(|probe| probe.keys.is_empty()) {
-        return Ok(vec![Vec::new(); probes.len()]);
+        return Ok(Visible::Known(vec![Vec::new(); probes.len()]));
     }
-    let work = async |client: &ClientWrapper| visible_on(client, role, claims_json, probes).await;
-    pool.run(VISIBILITY_DEADLINE, work).await
+    let work = async |client: &ClientWrapper| visible_on(client, role, claims_json, probes, xids).await;
+    pool.run(deadline, work).await
 }
 
-async fn visible_on(client: &ClientWrapper, role: &str, claims_json: &str, probes: &[Probe<'_>]) -> Answer<Vec<Vec<bool>>> {
-    let (apply, lookups) = match prepared(client, role, probes).await {
+async fn visible_on(
+    client: &ClientWrapper,
+    role: &str,
+    claims_json: &str,
+    probes: &[Probe<'_>],
+    xids: &[i64],
+) -> Answer<Visible> {
+    let (complete, apply, lookups) = match prepared(client, role, probes).await {
         Ok(prepared) => prepared,
         Err(error) => return Answer::of(Err(error)),
     };
@@ -84,31 +108,41 @@ async fn visible_on(client: &ClientWrapper, role: &str, claims_json: &str, probe
         client.query(lookup, &parameters).await
     });
     // Polled in this order, so sent in this order.
-    let (begun, applied, answers, rolled_back) = join4(
+    let (begun, complete, applied, answers, rolled_back) = join5(
         client.batch_execute(BEGIN),
+        client.query_one(&complete, &[&xids]),
         client.execute(&apply, &[&role, &claims_json]),
         in_order(queries),
         client.batch_execute(ROLLBACK),
     )
     .await;
-    let outcome = begun.and(applied).and_then(|_| {
+    let outcome = begun.and(complete).and_then(|row| applied.and(row.try_get::<_, bool>(0))).and_then(|is_complete| {
+        if !is_complete {
+            return Ok(Visible::NotYet);
+        }
         let rows: Vec<Vec<Row>> = answers.into_iter().collect::<Result<_, Error>>()?;
-        probes.iter().zip(&rows).map(|(probe, rows)| marked(probe, rows)).collect()
+        let marked: Result<_, Error> = probes.iter().zip(&rows).map(|(probe, rows)| marked(probe, rows)).collect();
+        marked.map(Visible::Known)
     });
     let answer = Answer::of(outcome);
     Answer { clean: answer.clean && rolled_back.is_ok(), ..answer }
 }
 
 /// The statements, prepared by the login itself, whom everything is visible to.
-async fn prepared(client: &ClientWrapper, role: &str, probes: &[Probe<'_>]) -> Result<(Statement, Vec<Statement>), Error> {
+async fn prepared(
+    client: &ClientWrapper,
+    role: &str,
+    probes: &[Probe<'_>],
+) -> Result<(Statement, Statement, Vec<Statement>), Error> {
     if client.statement_cache.size() >= STATEMENTS_MAX {
         client.statement_cache.clear();
     }
+    let complete = client.prepare_cached(ARE_COMPLETE).await?;
     let apply = client.prepare_cached(APPLY_CONTEXT).await?;
     let lookups = in_order(probes.iter().map(|probe| async move {
         client.prepare_typed_cached(&probe.relation.statement(role), &probe.relation.parameters).await
     }));
-    Ok((apply, lookups.await.into_iter().collect::<Result<_, Error>>()?))
+    Ok((complete, apply, lookups.await.into_iter().collect::<Result<_, Error>>()?))
 }
 
 /// One array per column of the keys.

@@ -37,7 +37,10 @@ impl Fixture {
     }
 
     async fn visible(&self, role: &str, sub: &str, probes: &[Probe<'_>]) -> Result<Vec<Vec<bool>>, DatabaseFailure> {
-        visible(&self.pool, role, &claims(role, sub), probes).await
+        match visible(&self.pool, role, &claims(role, sub), probes, &[], Duration::from_secs(10)).await? {
+            Visible::Known(visible) => Ok(visible),
+            Visible::NotYet => panic!("no transaction was named"),
+        }
     }
 }
 
