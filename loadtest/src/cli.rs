@@ -8,7 +8,7 @@ use crate::machine;
 use crate::measure::{Outcome, ServerProbe};
 use crate::report::{Progress, outcome_table};
 use crate::scenario::{
-    Context, DatabaseEvents, Echo, Fanout, Idle, JoinStorm, Mix, Presence, PrivateJoins, Scenario, Slow, TcpEcho,
+    Context, DatabaseEvents, Echo, Fanout, Idle, JoinStorm, Mix, PostgresChanges, Presence, PrivateJoins, Scenario, Slow, TcpEcho,
 };
 use crate::suite::SuiteArgs;
 use crate::wire::push::Dialect;
@@ -43,6 +43,8 @@ const EXAMPLES: &str = "Examples:
     swarm database-events --subscribers 100 --rate 10 --secret SECRET --pid $(pidof ringcast) \\
           --database postgres://postgres@127.0.0.1:5432/postgres --postgres-pid $(head -1 $PGDATA/postmaster.pid)
     swarm database-events --subscribers 100 --rate max --private …
+  Postgres Changes to 100 users under row-level security:
+    swarm postgres-changes --subscribers 100 --mode rls --rate max --database … --postgres-pid … --secret SECRET
   Compare two servers, five interleaved rounds, and write a report:
     swarm all --target floor=ws://127.0.0.1:4001/,pid=11 \\
               --target ringcast=ws://127.0.0.1:4000/socket/websocket,pid=12 \\
@@ -86,6 +88,27 @@ enum Command {
     /// Every subscriber must receive every row once and in the order of insertion, else the run fails. Postgres CPU
     /// includes the inserting itself. About the database and the policies see `swarm private-joins --help`.
     DatabaseEvents(Single<DatabaseEvents>),
+    /// Insert rows into a table and receive them as Postgres Changes (--database).
+    ///
+    /// Every subscriber joins one channel with one entry for INSERTs of public.swarm_changes, and inserting begins once
+    /// all of them are subscribed. --mode decides who receives a row: everybody (plain), one subscriber by its filter
+    /// (filter), or everybody for whom the policy `owner = auth.uid() or shared` holds (rls; all rows are shared, all
+    /// subscribers distinct users). With --secret every subscriber has its own claims in every mode, which a server may
+    /// have to judge one by one; with --token all are one user.
+    ///
+    /// --rate and --batch are as in `swarm database-events --help`, and so are the checks: every subscriber must receive
+    /// its rows once and in order, else the run fails. While the server's load stays below 100 % of its cores, look at
+    /// the share of the time in which an INSERT was under way: near 100 % the one inserting connection is the limit,
+    /// far below it the rest of Postgres or the generator.
+    ///
+    /// With --idle nothing is inserted, and the result is the transactions per second of the database without swarm's
+    /// own (Postgres 15 or newer; autovacuum and other clients of the database are counted too).
+    ///
+    /// swarm makes the table, adds it to publication supabase_realtime and drops it at the end. The database must be
+    /// that of the tenant, prepared with the roles, auth.uid() and the publication that the server expects. Make the
+    /// tenant with `PUT /api/tenants/NAME`: extension postgres_cdc_rls with ssl_enforced false, max_events_per_second
+    /// and max_concurrent_users far above the load, for rows beyond the limit are dropped and fail the run.
+    PostgresChanges(Single<PostgresChanges>),
     /// Round trips against a bare TCP echo (`floor --tcp-echo`; --url tcp://127.0.0.1:PORT).
     TcpEcho(Single<TcpEcho>),
     /// Run scenarios P1–P7 and P10 against several servers, interleaved, and report medians and ratios.
@@ -257,6 +280,7 @@ pub fn run(cli: &Cli) -> Result<(), LoadError> {
         Command::Presence(single) => single.run("presence"),
         Command::PrivateJoins(single) => single.run("private-joins"),
         Command::DatabaseEvents(single) => single.run("database-events"),
+        Command::PostgresChanges(single) => single.run("postgres-changes"),
         Command::TcpEcho(single) => single.run("tcp-echo"),
         Command::All(suite) => suite.run(),
     }
@@ -297,6 +321,11 @@ mod tests {
         assert!(parse(&["swarm", "private-joins", "--window", "4"]).is_err(), "a database is needed");
         assert!(parse(&["swarm", "database-events", "--database", "postgres://a", "--rate", "most"]).is_err());
         assert!(parse(&["swarm", "database-events", "--database", "postgres://a", "--rate", "max"]).is_ok());
+        let changes =
+            |arguments: &[&str]| parse(&[&["swarm", "postgres-changes", "--database", "postgres://a"], arguments].concat());
+        assert!(changes(&["--mode", "rls", "--rate", "max", "--batch", "10"]).is_ok());
+        assert!(changes(&["--mode", "all"]).is_err());
+        assert!(changes(&["--idle"]).is_ok() && changes(&["--idle", "--rate", "5"]).is_err());
         assert!(parse(&["swarm", "mix", "--users", "9", "--vsn", "1.0.0"]).is_ok());
     }
 }

@@ -6,7 +6,7 @@
 //! | [`client`] | many connections on one thread and one epoll |
 //! | [`scenario`] | one file per kind of load; each turns a [`client::Fleet`] into a [`measure::Outcome`] |
 //! | [`measure`] | CPU, memory, latency, medians |
-//! | [`database`] | the tenant's Postgres: policies for the run, rows inserted by SQL |
+//! | [`database`] | the tenant's Postgres: policies or a table for the run, rows inserted by SQL |
 //! | [`suite`] | the comparison of several servers, interleaved over rounds |
 //! | [`report`] | table, JSON, HTML |
 //! | [`cli`] | arguments of `swarm` |

@@ -1,15 +1,15 @@
-//! A thread that inserts numbered rows through `realtime.send`, at a rate or as fast as deliveries keep up.
+//! A thread that inserts numbered rows, at a rate or as fast as deliveries keep up.
 //!
 //! The scenario starts it, tells it how many rows have arrived everywhere, asks now and then whether it still lives, and
 //! ends it; [`Inserter::finish`] returns how many rows were committed. One statement is under way at a time, a
 //! transaction each, so rows become visible in the order of their numbers. It fails with the first statement that
 //! fails, and with the first warning, for that is how `realtime.send` reports a row it could not write.
 
-use super::{Database, answer};
+use super::{Database, ROWS_INSERT, answer};
 use crate::client::LoadError;
 use crate::machine::monotonic_ns;
 use crate::scenario::pace::{Instants, Window};
-use crate::wire::row::{Mark, payload};
+use crate::wire::row::{Mark, Place};
 use std::panic;
 use std::sync::PoisonError;
 use std::thread::{self, JoinHandle};
@@ -37,13 +37,49 @@ pub enum Pace {
 
 /// What the rows are.
 #[derive(Debug, Clone)]
-pub struct Rows {
-    /// Topic without `realtime:`.
-    pub topic: String,
-    /// Whether only private channels receive them.
-    pub private: bool,
-    /// Size of their payloads in bytes.
-    pub payload_bytes: usize,
+pub enum Rows {
+    /// Broadcasts, through `realtime.send`.
+    Broadcasts {
+        /// Topic without `realtime:`.
+        topic: String,
+        /// Whether only private channels receive them.
+        private: bool,
+        /// Size of their payloads in bytes.
+        payload_bytes: usize,
+    },
+    /// Rows of [`super::ChangesTable`].
+    Changes {
+        /// Column `n` is the number of the row modulo this, above zero.
+        cycle: u64,
+        /// Size of column `note` in bytes.
+        note_bytes: usize,
+    },
+}
+
+impl Rows {
+    fn statement(&self) -> &'static str {
+        match self {
+            Self::Broadcasts { .. } => SEND,
+            Self::Changes { .. } => ROWS_INSERT,
+        }
+    }
+
+    /// The text that carries the mark.
+    fn text(&self, mark: Mark) -> String {
+        match self {
+            Self::Broadcasts { payload_bytes, .. } => Place::Payload.text(mark, *payload_bytes),
+            Self::Changes { note_bytes, .. } => Place::Note.text(mark, *note_bytes),
+        }
+    }
+}
+
+/// What was inserted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Inserted {
+    /// Rows committed.
+    pub rows: u64,
+    /// Share of the time from the first statement on in which one was under way.
+    pub busy: f64,
 }
 
 /// What the scenario tells the thread.
@@ -56,7 +92,7 @@ struct Told {
 
 /// The inserting thread. Dropping it also ends the thread, a statement later.
 pub struct Inserter {
-    thread: JoinHandle<Result<u64, LoadError>>,
+    thread: JoinHandle<Result<Inserted, LoadError>>,
     told: watch::Sender<Told>,
     batch: u64,
 }
@@ -75,14 +111,16 @@ impl Inserter {
         };
         let insert = move || {
             let Database { runtime, client, warning } = database;
-            let mut table = Table { client, warning, rows, inserted: 0 };
+            let mut table = Table { client, warning, rows, inserted: 0, busy_ns: 0 };
+            let started_ns = monotonic_ns();
             runtime.block_on(async {
                 match pace {
                     Pace::PerSecond(rate) => table.insert_at(rate, hears).await,
                     Pace::Max { batch, window } => table.insert_batches(batch, window, hears).await,
                 }
             })?;
-            Ok(table.inserted)
+            let elapsed_ns = (monotonic_ns() - started_ns).max(1);
+            Ok(Inserted { rows: table.inserted, busy: table.busy_ns as f64 / elapsed_ns as f64 })
         };
         let thread = thread::Builder::new().name("inserter".to_owned()).spawn(insert);
         Ok(Self { thread: thread.map_err(LoadError::io("cannot start the inserting thread"))?, told, batch })
@@ -103,11 +141,11 @@ impl Inserter {
         self.thread.is_finished()
     }
 
-    /// Ends the inserting and returns how many rows were committed.
+    /// Ends the inserting and returns what was committed.
     ///
     /// # Errors
     /// What stopped the thread before.
-    pub fn finish(self) -> Result<u64, LoadError> {
+    pub fn finish(self) -> Result<Inserted, LoadError> {
         self.told.send_modify(|told| told.stop = true);
         self.thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
     }
@@ -119,11 +157,12 @@ struct Table {
     warning: super::Warning,
     rows: Rows,
     inserted: u64,
+    busy_ns: u64,
 }
 
 impl Table {
     async fn statement(&self) -> Result<Statement, LoadError> {
-        answer("cannot prepare the INSERT (realtime.send)", self.client.prepare(SEND)).await
+        answer("cannot prepare the INSERT", self.client.prepare(self.rows.statement())).await
     }
 
     async fn insert_at(&mut self, rate: f64, mut hears: watch::Receiver<Told>) -> Result<(), LoadError> {
@@ -168,9 +207,18 @@ impl Table {
     async fn insert(&mut self, statement: &Statement, count: u64) -> Result<(), LoadError> {
         let numbers = self.inserted..self.inserted + count;
         let stamp_ns = monotonic_ns();
-        let payloads: Vec<String> = numbers.map(|number| payload(Mark { stamp_ns, number }, self.rows.payload_bytes)).collect();
-        let values: [&(dyn ToSql + Sync); 3] = [&payloads, &self.rows.topic, &self.rows.private];
-        answer("cannot insert rows (realtime.send)", self.client.execute(statement, &values)).await?;
+        let texts: Vec<String> = numbers.map(|number| self.rows.text(Mark { stamp_ns, number })).collect();
+        let first = self.inserted as i64;
+        let cycle;
+        let values: [&(dyn ToSql + Sync); 3] = match &self.rows {
+            Rows::Broadcasts { topic, private, .. } => [&texts, topic, private],
+            Rows::Changes { cycle: after, .. } => {
+                cycle = *after as i64;
+                [&texts, &first, &cycle]
+            }
+        };
+        answer("cannot insert rows", self.client.execute(statement, &values)).await?;
+        self.busy_ns += monotonic_ns() - stamp_ns;
         if let Some(warning) = self.warning.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(LoadError::Wrong(format!("realtime.send did not write a row: {warning}")));
         }

@@ -1,12 +1,14 @@
-//! The tenant's Postgres as the generator uses it: policies for the run, and rows inserted by SQL.
+//! The tenant's Postgres as the generator uses it: policies or a table for the run, and rows inserted by SQL.
 //!
 //! Scenarios with a database flatten [`DatabaseArgs`] into their arguments and call [`DatabaseArgs::open`], which makes
-//! the policies. A [`Database`] is one connection and the runtime that drives it; an [`Inserter`] takes it to a thread
-//! of its own. Every statement has a deadline. Errors name what was being done and never repeat the URL.
+//! the policies of topics, or [`DatabaseArgs::make_table`]. A [`Database`] is one connection and the runtime that drives
+//! it; an [`Inserter`] takes it to a thread of its own. Every statement has a deadline. Errors name what was being done and never repeat the URL.
 
+mod changes_table;
 mod inserter;
 
-pub use inserter::{Inserter, Pace, Rows};
+pub use changes_table::{ChangesTable, ROWS_INSERT};
+pub use inserter::{Inserted, Inserter, Pace, Rows};
 
 use crate::client::LoadError;
 use crate::measure::PostgresProbe;
@@ -49,9 +51,25 @@ impl DatabaseArgs {
     /// # Errors
     /// When the database cannot be reached, or the server has not prepared it yet.
     pub fn open(&self) -> Result<Database, LoadError> {
-        let mut database = Database::connect(&self.database)?;
+        let mut database = self.connect()?;
         database.prepare()?;
         Ok(database)
+    }
+
+    /// Connects and does nothing else.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub fn connect(&self) -> Result<Database, LoadError> {
+        Database::connect(&self.database)
+    }
+
+    /// Makes the table whose changes are measured, `secured` with row-level security.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or refuses it.
+    pub fn make_table(&self, secured: bool) -> Result<ChangesTable, LoadError> {
+        ChangesTable::make(self.connect()?, secured)
     }
 
     /// The probe of the processes, if they are to be measured.

@@ -84,16 +84,22 @@ impl Usage {
         outcome.put(rate, events as f64 / seconds);
         if let Some(cpu_ns) = self.server_cpu_ns {
             outcome.put(cost, cpu_ns as f64 / 1000.0 / each);
-            outcome.put(Quantity::ServerLoad, 100.0 * cpu_ns as f64 / self.elapsed_ns as f64);
         }
-        outcome.put(Quantity::GeneratorLoad, 100.0 * self.generator_cpu_ns as f64 / self.elapsed_ns as f64);
+        self.report_loads(outcome);
+    }
+
+    /// Adds the shares of a core that were used to `outcome`.
+    pub fn report_loads(&self, outcome: &mut Outcome) {
+        let mut put = |load: Quantity, cpu_ns: u64| outcome.put(load, 100.0 * cpu_ns as f64 / self.elapsed_ns as f64);
+        put(Quantity::GeneratorLoad, self.generator_cpu_ns);
+        self.server_cpu_ns.into_iter().for_each(|cpu_ns| put(Quantity::ServerLoad, cpu_ns));
+        self.postgres_cpu_ns.into_iter().for_each(|cpu_ns| put(Quantity::PostgresLoad, cpu_ns));
     }
 
     /// Adds what each of `events` cost Postgres to `outcome`, if its processes are watched.
     pub fn report_postgres(&self, events: u64, cost: Quantity, outcome: &mut Outcome) {
         if let Some(cpu_ns) = self.postgres_cpu_ns {
             outcome.put(cost, cpu_ns as f64 / 1000.0 / events.max(1) as f64);
-            outcome.put(Quantity::PostgresLoad, 100.0 * cpu_ns as f64 / self.elapsed_ns as f64);
         }
     }
 }

@@ -34,6 +34,8 @@ pub enum Quantity {
     CpuPerDelivery,
     /// Server CPU per join, with whatever belongs to it in the scenario: connect and upgrade, or the leave.
     CpuPerJoin,
+    /// Server CPU per row inserted into the database.
+    CpuPerRow,
     /// CPU of all processes of Postgres per join.
     PostgresCpuPerJoin,
     /// CPU of all processes of Postgres per row, inserting included.
@@ -66,6 +68,10 @@ pub enum Quantity {
     Closed,
     /// Messages counted, absolute.
     Counted,
+    /// Transactions of the database while nothing is written, per second.
+    IdleTransactions,
+    /// Share of the time in which an INSERT was under way.
+    InserterLoad,
     /// Share of one core the server used.
     ServerLoad,
     /// Share of one core all processes of Postgres used.
@@ -85,6 +91,7 @@ impl Quantity {
             Self::HealthyShare => "healthy throughput, × run without slow readers",
             Self::CpuPerDelivery => "server CPU per delivery, µs",
             Self::CpuPerJoin => "server CPU per join, µs",
+            Self::CpuPerRow => "server CPU per row, µs",
             Self::PostgresCpuPerJoin => "Postgres CPU per join, µs",
             Self::PostgresCpuPerRow => "Postgres CPU per row, µs",
             Self::PostgresCpuPerDelivery => "Postgres CPU per delivery, µs",
@@ -101,6 +108,8 @@ impl Quantity {
             Self::Lost => "lost, %",
             Self::Closed => "connections closed by the server",
             Self::Counted => "messages counted",
+            Self::IdleTransactions => "idle transactions/s",
+            Self::InserterLoad => "an INSERT under way, % of the time",
             Self::ServerLoad => "server load, % of a core",
             Self::PostgresLoad => "Postgres load, % of a core",
             Self::GeneratorLoad => "generator load, % of a core",
@@ -113,6 +122,7 @@ impl Quantity {
             Self::Deliveries | Self::Rows | Self::Joins | Self::RoundTrips | Self::HealthyShare => Better::Higher,
             Self::Closed
             | Self::Counted
+            | Self::InserterLoad
             | Self::GeneratorLoad
             | Self::ServerLoad
             | Self::PostgresLoad

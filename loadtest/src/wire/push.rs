@@ -93,12 +93,21 @@ pub struct Channel {
     pub private: bool,
     /// Whether the server is asked to tell when it streams rows from the database (protocol 7.4).
     pub replication_ready: bool,
+    /// What is wanted of the database's changes: the elements of `postgres_changes` as JSON (protocol 11).
+    pub changes: String,
 }
 
 impl Channel {
     /// A channel on `realtime:NAME` that receives others' broadcasts only.
     pub fn named(name: impl std::fmt::Display) -> Self {
-        Self { topic: format!("realtime:{name}"), echo: false, presence: false, private: false, replication_ready: false }
+        Self {
+            topic: format!("realtime:{name}"),
+            echo: false,
+            presence: false,
+            private: false,
+            replication_ready: false,
+            changes: String::new(),
+        }
     }
 
     /// The same channel with own broadcasts delivered back.
@@ -111,8 +120,8 @@ impl Channel {
         let token = access_token.map_or_else(String::new, |token| format!(r#","access_token":"{token}""#));
         let ready = if self.replication_ready { r#","replication_ready":true"# } else { "" };
         format!(
-            r#"{{"config":{{"broadcast":{{"ack":false,"self":{}{ready}}},"presence":{{"key":"","enabled":{}}},"postgres_changes":[],"private":{}}}{token}}}"#,
-            self.echo, self.presence, self.private
+            r#"{{"config":{{"broadcast":{{"ack":false,"self":{}{ready}}},"presence":{{"key":"","enabled":{}}},"postgres_changes":[{}],"private":{}}}{token}}}"#,
+            self.echo, self.presence, self.changes, self.private
         )
     }
 }
@@ -192,12 +201,14 @@ mod tests {
             assert_eq!(payload["access_token"], "a.b.c");
             assert_eq!(payload["config"]["private"], false);
         }
-        let private = Channel { private: true, replication_ready: true, ..channel }.join_payload(None);
+        let changes = r#"{"event":"INSERT","schema":"public"}"#.to_owned();
+        let private = Channel { private: true, replication_ready: true, changes, ..channel }.join_payload(None);
         let value: serde_json::Value = serde_json::from_str(&private).unwrap();
         assert_eq!(
             (&value["config"]["private"], &value["config"]["broadcast"]["replication_ready"]),
             (&true.into(), &true.into())
         );
+        assert_eq!(value["config"]["postgres_changes"], serde_json::json!([{"event": "INSERT", "schema": "public"}]));
         assert_eq!(Dialect::V2.heartbeat(), r#"[null,"0","phoenix","heartbeat",{}]"#);
     }
 

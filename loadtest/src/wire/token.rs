@@ -30,10 +30,13 @@ impl Mint {
         Self { role, ..self }
     }
 
-    /// The token of user number `user`.
+    /// The token of user number `user`, whose `sub` is a UUID as `auth.uid()` wants it.
     pub fn token(&self, user: usize) -> String {
         let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
-        let claims = format!(r#"{{"role":"{}","exp":{},"sub":"user-{user}"}}"#, self.role, self.expires_at_seconds);
+        let claims = format!(
+            r#"{{"role":"{}","exp":{},"sub":"00000000-0000-4000-8000-{user:012x}"}}"#,
+            self.role, self.expires_at_seconds
+        );
         let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
         let signature = hmac::sign(&self.key, signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
@@ -59,6 +62,9 @@ mod tests {
         let token = Mint::new("secret", 1_000).for_role("authenticated").token(7);
         let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
         let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
-        assert_eq!(claims, serde_json::json!({"role": "authenticated", "exp": 87_400, "sub": "user-7"}));
+        assert_eq!(
+            claims,
+            serde_json::json!({"role": "authenticated", "exp": 87_400, "sub": "00000000-0000-4000-8000-000000000007"})
+        );
     }
 }
