@@ -38,7 +38,9 @@ pub enum ToShard {
     Changes {
         /// The changes.
         changes: Vec<ChangeDelivery>,
-        /// Lowered when they have been worked off.
+        /// Channels that they are for, in all.
+        frames: usize,
+        /// Lowered by these when they have been worked off.
         in_flight: Arc<AtomicUsize>,
     },
     /// What became of a channel's subscriptions to row changes.

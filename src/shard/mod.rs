@@ -99,9 +99,9 @@ impl Shard {
             ToShard::Handoff(handoff) => handoffs.push(handoff),
             ToShard::Answer(answer) => hub.answered(answer, now, io),
             ToShard::Notice { channel, serial, status, message } => hub.notice(channel, serial, status, &message, io),
-            ToShard::Changes { changes, in_flight } => {
+            ToShard::Changes { changes, frames, in_flight } => {
                 changes.iter().for_each(|change| hub.deliver_change(change, io));
-                in_flight.fetch_sub(1, Ordering::AcqRel);
+                in_flight.fetch_sub(frames, Ordering::AcqRel);
             }
             ToShard::Stored { shared, messages } => {
                 for message in &messages {

@@ -61,9 +61,10 @@ const STREAM_LOST: &str = "Realtime lost the connection to the project database,
 /// Slow groups that may ask at the same time: half of the usual sessions.
 const SLOW_TURNS: usize = 2;
 
-/// Deliveries in one mail, and mails on their way to one shard: a shard has other things to do between them.
-const MAIL_DELIVERIES_MAX: usize = 64;
-const MAILS_IN_FLIGHT_MAX: usize = 4;
+/// Frames of one mail, about, and on their way to one shard: a shard has other things to do between mails, and is to find the
+/// next one when it is done, which takes it a few milliseconds.
+const MAIL_FRAMES_MAX: usize = 1_024;
+const FRAMES_IN_FLIGHT_MAX: usize = 8_192;
 
 /// Pause before a busy shard is looked at again.
 const BUSY_PAUSE: Duration = Duration::from_micros(500);
@@ -96,7 +97,7 @@ pub struct Changes {
     slow_turns: tokio::sync::Semaphore,
     /// Held by whoever reads the catalog.
     loading: tokio::sync::Mutex<()>,
-    /// Mails that shards have yet to work off, by shard number.
+    /// Frames that shards have yet to work off, by shard number.
     in_flight: RefCell<HashMap<u16, Arc<AtomicUsize>>>,
     is_limited: Cell<bool>,
     is_stale: Cell<bool>,
@@ -337,13 +338,20 @@ impl Changes {
         let mut deliveries = deliveries.into_iter().peekable();
         while deliveries.peek().is_some() {
             let in_flight = self.in_flight.borrow_mut().entry(shard).or_default().clone();
-            while in_flight.load(Ordering::Acquire) >= MAILS_IN_FLIGHT_MAX {
+            while in_flight.load(Ordering::Acquire) >= FRAMES_IN_FLIGHT_MAX {
                 plane.post.flush();
                 tokio::time::sleep(BUSY_PAUSE).await;
             }
-            in_flight.fetch_add(1, Ordering::AcqRel);
-            let changes = deliveries.by_ref().take(MAIL_DELIVERIES_MAX).collect();
-            plane.post.send(shard, ToShard::Changes { changes, in_flight });
+            let mut changes = Vec::new();
+            let mut frames = 0;
+            while frames < MAIL_FRAMES_MAX
+                && let Some(delivery) = deliveries.next()
+            {
+                frames += delivery.targets.len();
+                changes.push(delivery);
+            }
+            in_flight.fetch_add(frames, Ordering::AcqRel);
+            plane.post.send(shard, ToShard::Changes { changes, frames, in_flight });
         }
     }
 
