@@ -1,8 +1,8 @@
 //! One replication connection of a tenant: from opening its slot until the stream breaks or is not wanted any more.
 //!
 //! Rows go to the tenant's home shard in batches, in commit order, no faster than the shard works them off; the server is told
-//! of a position only when its rows are on their way. A transaction may be large: its rows are not collected, so after a break in the middle of one the
-//! rows that were handed over already are counted off when it comes again.
+//! of a position only when its rows are on their way. A transaction may be large: its rows are not collected, so after a break in
+//! the middle of one the rows that were handed over already are counted off when it comes again.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -226,8 +226,9 @@ impl Changes {
         }
     }
 
-    /// The database is connected: everybody who was subscribed subscribes again. Goes on until it is dropped: rows of channels that are gone are deleted, and the stream is relieved when nobody subscribes for long. While
-    /// nothing happens the database is not asked anything.
+    /// The database is connected: everybody who was subscribed subscribes again. Goes on until it is dropped: rows of channels
+    /// that are gone are deleted, and the stream is relieved when nobody subscribes for long. While nothing happens the database
+    /// is not asked anything.
     pub async fn attend(&self, live: &Rc<Live>) {
         *self.live.borrow_mut() = Some(live.clone());
         *self.version.borrow_mut() = None;
