@@ -6,6 +6,7 @@
 
 pub mod api;
 mod capture;
+mod certificate;
 mod database;
 pub mod development;
 mod management;

@@ -4,13 +4,10 @@
 //! their own protocol on top. IPv6 addresses are tried first, the next address gets its chance when an attempt fails
 //! or stays silent, and the whole of it has one deadline. Failures say at which step it ended and hold no secret.
 
-mod certificate;
-
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::super::certificate;
 use super::settings::DatabaseSettings;
 
 /// Resolution, connecting and the TLS handshake together; the connect timeout of the original.
@@ -118,20 +116,8 @@ async fn encrypt(mut tcp: TcpStream, host: &str, address: SocketAddr) -> Result<
     }
     // The name only serves SNI. A host that is no DNS name (an address, an odd container name) goes without.
     let name = ServerName::try_from(host.to_owned()).unwrap_or(ServerName::IpAddress(address.ip().into()));
-    let config = tls_config().ok_or_else(|| DialError::Tls("no TLS version is usable".to_owned()))?;
+    let config = certificate::any_server().ok_or_else(|| DialError::Tls("no TLS version is usable".to_owned()))?;
     TlsConnector::from(config).connect(name, tcp).await.map_err(failed)
-}
-
-/// One configuration for all tenants: nothing in it depends on the server. `None` cannot happen with the built-in provider.
-fn tls_config() -> Option<Arc<rustls::ClientConfig>> {
-    static CONFIG: OnceLock<Option<Arc<rustls::ClientConfig>>> = OnceLock::new();
-    let build = || {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(certificate::AnyCertificate::new(provider.signature_verification_algorithms));
-        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
-        Some(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
-    };
-    CONFIG.get_or_init(build).clone()
 }
 
 /// A connection to a Postgres server, encrypted or not.

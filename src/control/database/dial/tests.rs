@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::super::authorization::testing::settings;
@@ -62,7 +63,7 @@ async fn the_next_address_is_tried_after_a_failure_and_beside_a_silent_one() {
 
 #[test]
 fn tls_is_configured() {
-    assert!(tls_config().is_some());
+    assert!(certificate::any_server().is_some());
 }
 
 /// One DER element of less than 256 bytes.

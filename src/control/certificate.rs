@@ -1,27 +1,36 @@
-//! Judges the certificate of a database server: any will do (database.md 2.1, "TLS required, certificate not verified").
+//! Judges the certificate of a database server, a tenant's or the registry's: any will do (database.md 2.1, "TLS required,
+//! certificate not verified").
 //!
-//! Tenants' databases mostly have self-signed certificates and the settings hold no root to check them against, so
-//! encryption protects against listeners and not against impostors, as with the reference. What is still checked is that the
+//! Databases mostly have self-signed certificates and the settings hold no root to check them against, so encryption protects against listeners and not against impostors, as with the reference. What is still checked is that the
 //! server owns the key of the certificate it shows: the handshake is signed with it. X.509 version 1 certificates, which
 //! older `openssl x509 -req` makes and rustls does not parse, get the same check on the key found by [`key_of`].
+
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+
+/// One configuration for all servers: nothing in it depends on the server. `None` cannot happen with the built-in provider.
+pub fn any_server() -> Option<Arc<ClientConfig>> {
+    static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
+    let build = || {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Arc::new(AnyCertificate { algorithms: provider.signature_verification_algorithms });
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+        Some(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+    };
+    CONFIG.get_or_init(build).clone()
+}
 
 /// Accepts every certificate, and a handshake only when its signature is good.
 #[derive(Debug)]
-pub struct AnyCertificate {
+struct AnyCertificate {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl AnyCertificate {
-    /// With the signature algorithms of the crypto provider in use.
-    pub const fn new(algorithms: WebPkiSupportedAlgorithms) -> Self {
-        Self { algorithms }
-    }
-
     fn verify_with_bare_key(
         &self,
         message: &[u8],
